@@ -1,0 +1,136 @@
+"""What one `log()` of five scalars costs its caller: ours against `accelerate.Accelerator.log`, the same trackers.
+
+Both have TensorBoard, W&B (offline) and Trackio on. Each logs from a process of its own, so that the threads of one do
+not slow the other, and they take turns in blocks of calls, so that whatever else the machine does hits both.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+PEERS = ("kilter", "accelerate")
+BLOCK = 50  # calls between two turns
+TURNS = 12  # of each, in a round
+ROUNDS = 3
+STEP_S = 0.0014  # work between two calls, as in a small model's training
+
+Log = Callable[[dict[str, float], int], None]
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        return peer(sys.argv[1], Path(sys.argv[2]))
+    rows = []
+    for number in range(ROUNDS):
+        print(f"round {number + 1} of {ROUNDS}: {BLOCK * TURNS} calls each", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as scratch:
+            rows.append(measure(Path(scratch)))
+    report(rows)
+    return 0
+
+
+def measure(here: Path) -> dict[str, list[float]]:
+    """Seconds of each call of both, in one round."""
+    environ = {**os.environ, "TRACKIO_DIR": str(here / "trackio"), "WANDB_MODE": "offline", "WANDB_DIR": str(here)}
+    children = {
+        name: subprocess.Popen(
+            [sys.executable, __file__, name, str(here / name)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ,
+        )
+        for name in PEERS
+    }  # fmt: skip
+    for child in children.values():
+        assert child.stdout is not None
+        while child.stdout.readline().strip() != "ready":
+            pass
+    taken: dict[str, list[float]] = {name: [] for name in PEERS}
+    for turn in range(TURNS + 1):
+        for name in PEERS if turn % 2 else reversed(PEERS):
+            child = children[name]
+            assert child.stdin is not None and child.stdout is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            seconds = [float(word) for word in child.stdout.readline().split()]
+            taken[name] += seconds if turn else []  # the first turn warms up
+    for child in children.values():
+        child.communicate("end\n")
+    return taken
+
+
+def peer(name: str, here: Path) -> int:
+    """One of the two: a block of calls for each line on standard input, the seconds of each call as one line back."""
+    here.mkdir()
+    with {"kilter": ours, "accelerate": theirs}[name](here) as log:
+        print("ready", flush=True)
+        step = 0
+        for line in sys.stdin:
+            if line.strip() != "go":
+                break
+            seconds = []
+            for _ in range(BLOCK):
+                told = values(step)
+                work_until = time.perf_counter() + STEP_S
+                while time.perf_counter() < work_until:
+                    pass
+                began = time.perf_counter()
+                log(told, step)
+                seconds.append(time.perf_counter() - began)
+                step += 1
+            print(*seconds, flush=True)
+    return 0
+
+
+@contextmanager
+def ours(here: Path) -> Iterator[Log]:
+    from lib.track.run import Run
+    from lib.track.settings import Settings
+
+    on = Settings(enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
+    with Run.create(here, "ours", "run", files={"config.json": "{}"}, trackers=on) as run:
+        yield run.log
+        run.finish({})
+
+
+@contextmanager
+def theirs(here: Path) -> Iterator[Log]:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(log_with=["tensorboard", "wandb", "trackio"], project_dir=str(here))
+    accelerator.init_trackers("theirs", config={"seed": 0})
+    yield lambda told, step: accelerator.log(told, step=step)
+    accelerator.end_training()
+
+
+def values(step: int) -> dict[str, float]:
+    noise = random.Random(step)
+    names = ("train_loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second")
+    return {name: noise.random() for name in names}
+
+
+def report(rows: list[dict[str, list[float]]]) -> None:
+    """The median of the rounds with their range, and the ratio of the medians."""
+
+    def at(name: str, share: float) -> list[float]:
+        return sorted(sorted(row[name])[int(share * len(row[name]))] * 1e6 for row in rows)
+
+    middle = len(rows) // 2
+    print(f"{'log() of 5 scalars, 3 trackers':<32}{'p50 [us]':>26}{'p99 [us]':>26}")
+    for name in PEERS:
+        cells = [at(name, share) for share in (0.5, 0.99)]
+        print(f"{name:<32}" + "".join(f"{cell[middle]:.1f} [{cell[0]:.1f}-{cell[-1]:.1f}]".rjust(26) for cell in cells))
+    ratios = [at("accelerate", share)[middle] / at("kilter", share)[middle] for share in (0.5, 0.99)]
+    print(f"{'accelerate / kilter':<32}" + "".join(f"{ratio:.0f} x".rjust(26) for ratio in ratios))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""LeNet-5's task: to tell ten digits apart, at the 32x32 pixels that the network is made for."""
+
+from __future__ import annotations
+
+from lenet5.model import IMAGE_SIZE
+from lib.tasks import ImageClassification
+
+__all__ = ["IMAGE_SIZE", "Task"]
+
+
+class Task(ImageClassification):
+    """Image classification; see `lib.tasks.ImageClassification`."""

@@ -1,0 +1,48 @@
+"""Train LeNet-5: the options become a network, a task, an optimizer and a run, and the loop trains them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make small models 4-8 times slower
+
+from lib import errors, kconf, options
+
+
+def main() -> int:
+    opts = options.load("lenet5", front_end=kconf)
+
+    import torch  # from here on it takes seconds; --help and a wrong flag are answered before
+
+    from lenet5.model import IMAGE_SIZE, LeNet5
+    from lenet5.task import Task
+    from lib import dist, loop, optim, session
+    from lib.data import images
+    from lib.track.settings import Settings
+
+    device = dist.device(opts.device)
+    data = images.load(opts.dataset, size=IMAGE_SIZE, root=options.ROOT)
+    torch.manual_seed(opts.seed)
+    model = LeNet5(batch_norm=opts.batch_norm, classes=data.classes)
+
+    with session.opened(opts.record(), opts.fill(Settings), device, data=data.fingerprint) as run:
+        task = Task(
+            model,
+            data,
+            batch_size=opts.batch_size,
+            eval_samples=opts.eval_samples,
+            eval_batch_size=opts.eval_batch_size,
+            seed=opts.seed,
+            device=device,
+            rank=dist.rank(),
+            world=dist.world(),
+        )
+        optimizer = optim.build(opts.optimizer, model, opts.fill(optim.Settings))
+        return loop.fit(task, optimizer, run, opts.fill(loop.Plan), device=device)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.guarded(main))

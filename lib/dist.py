@@ -1,0 +1,88 @@
+"""The processes of one run: who am I, how many are we, and the few words that we exchange.
+
+Started alone there is one process and nothing is exchanged. Under `torchrun` or `accelerate launch` (RANK, WORLD_SIZE
+and MASTER_* are set) the processes meet in a group: NCCL on CUDA, gloo elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as group
+from torch import Tensor, nn
+
+from lib.errors import Refused
+
+
+class NoDevice(Refused):
+    """The device that was asked for is not there."""
+
+
+def rank() -> int:
+    """This process's number in the job, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """This process's number on its node, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def world() -> int:
+    """Number of processes in the job."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device(wanted: str) -> torch.device:
+    """The device `wanted` ("auto", "cuda", "mps", "cpu"); auto takes CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        NoDevice: it is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(kind for kind in there if there[kind]) if wanted == "auto" else wanted
+    if not there[name]:
+        found = ", ".join(kind for kind in there if there[kind])
+        raise NoDevice(f"DEVICE={name}: PyTorch {torch.__version__} finds none. Use DEVICE=auto, or one of: {found}")
+    return torch.device(name, local_rank()) if name == "cuda" else torch.device(name)
+
+
+@contextlib.contextmanager
+def joined(on: torch.device) -> Iterator[None]:
+    """Inside it the job's processes can talk to each other."""
+    if world() == 1:
+        yield
+        return
+    if on.type == "cuda":
+        torch.cuda.set_device(on)
+    group.init_process_group("nccl" if on.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        group.destroy_process_group()
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum of `values` over the processes, the same on each."""
+    if group.is_initialized():
+        values = values.clone()
+        group.all_reduce(values)
+    return values
+
+
+def agreed(value: Any) -> Any:
+    """Rank 0's `value`, on every process. Anything that pickles."""
+    if not group.is_initialized():
+        return value
+    box = [value]
+    group.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """`model` with its gradients averaged over the processes; itself when there is one process."""
+    return nn.parallel.DistributedDataParallel(model) if group.is_initialized() else model

@@ -1,0 +1,1 @@
+"""A run on disk: its folder, the lines that are appended to it, and what its console showed."""

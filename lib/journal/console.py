@@ -1,0 +1,54 @@
+"""What the console showed, kept: while a run goes on, everything printed also goes to a file in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+
+class Tee(io.TextIOBase):
+    """A text stream that writes to `screen` and to `kept`; to the outside it is `screen` (isatty, encoding, fileno)."""
+
+    def __init__(self, screen: TextIO, kept: TextIO) -> None:
+        self.screen = screen
+        self._kept = kept
+
+    def write(self, text: str) -> int:
+        self.screen.write(text)
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a late line never stops the run
+            self._kept.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self.screen.flush()
+
+    def isatty(self) -> bool:
+        return self.screen.isatty()
+
+    def fileno(self) -> int:
+        return self.screen.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.screen.encoding
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """Inside it, stdout and stderr are also appended to the file at `path`, line by line."""
+    before = sys.stdout, sys.stderr
+    with path.open("a", encoding="utf-8", errors="replace", buffering=1) as file:
+        sys.stdout, sys.stderr = Tee(before[0], file), Tee(before[1], file)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+def screen() -> TextIO:
+    """stderr itself, for what is redrawn (a progress bar) and should not be kept."""
+    return sys.stderr.screen if isinstance(sys.stderr, Tee) else sys.stderr

@@ -1,0 +1,78 @@
+"""The front end: Kconfig files, defconfigs and what people type become .config and config.py; nothing is lost silently.
+
+Importing this costs little: kconfiglib is loaded when a tree is parsed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lib.kconf import layers, verbs
+from lib.kconf.store import DOTCONFIG
+from lib.kconf.tree import Tree
+from lib.kconf.verbs import MAKE_VARIABLES, VERBS, resolve
+from lib.options import Assignment, Faults, Resolved, Symbol, flag
+
+__all__ = [
+    "MAKE_VARIABLES",
+    "VERBS",
+    "Assignment",
+    "Faults",
+    "Resolved",
+    "Symbol",
+    "configure",
+    "defconfig",
+    "flag",
+    "model",
+    "overrides",
+    "resolve",
+    "symbols",
+]
+
+
+def symbols(root: Path) -> dict[str, Symbol]:
+    """Every symbol of the tree, in its order."""
+    tree = Tree(root)
+    return {name: tree.describe(name) for name in tree.symbols}
+
+
+def overrides(root: Path, environ: Mapping[str, str]) -> list[Assignment]:
+    """The symbols (and TRACKER) on make's command line, for the run that make starts; checked on top of `.config`.
+
+    The model comes as MODEL, also when one of the choice's members was typed. Raises Faults, so that a slip is answered
+    before anything starts. A TRACKER from the environment gets its note here.
+    """
+    typed = verbs.overrides(verbs.given(environ))
+    if typed:
+        dotconfig = root / DOTCONFIG
+        values = resolve(root, base=dotconfig if dotconfig.exists() else None, assignments=typed).values
+        rest = [assignment for assignment in typed if assignment.name.partition("_")[0] != "MODEL"]
+        chosen = [Assignment("MODEL", str(values["MODEL"]), verbs.COMMAND_LINE)] if len(rest) < len(typed) else []
+        typed = [*chosen, *rest]
+    for assignment in typed:
+        if layers.is_ambient(assignment):
+            print(f"note: {layers.ambient_note(assignment)}", file=sys.stderr)
+    return typed
+
+
+def model(root: Path) -> str:
+    """The MODEL of the root's .config, or the tree's default without one."""
+    dotconfig = root / DOTCONFIG
+    found = re.search(r'^CONFIG_MODEL="(\w+)"$', dotconfig.read_text(), re.MULTILINE) if dotconfig.exists() else None
+    return found[1] if found else symbols(root)["MODEL"].default
+
+
+def defconfig(root: Path, variables: Mapping[str, str]) -> int:
+    """`make defconfig` with these variables: `defconfig(root, {"DEFCONFIG": "quickstart"})`."""
+    return verbs.defconfig(root, verbs.given({}, [f"{name}={value}" for name, value in variables.items()]))
+
+
+def configure(root: Path, environ: Mapping[str, str], words: Sequence[str]) -> int:
+    """`scripts/configure.py VERB [NAME=value ...]`. Raises Faults."""
+    verb = words[0] if words else ""
+    if verb not in VERBS:
+        raise Faults([f"{verb!r}: no such verb. Use one of: {', '.join(VERBS)}"])
+    return VERBS[verb](root, verbs.given(environ, words[1:]))

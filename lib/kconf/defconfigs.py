@@ -1,0 +1,78 @@
+"""The configurations that lie ready: defconfigs/ and each model's own, and fragments (`*.config`) beside them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from lib.options import Faults
+
+
+class Ready(NamedTuple):
+    name: str
+    summary: str
+    path: Path
+
+
+def listing(root: Path) -> list[Ready]:
+    """Every defconfig and fragment, with what it says in a line."""
+    files = [path for path in [*root.glob("defconfigs/*"), *root.glob("*/defconfigs/*")] if path.is_file()]
+    files = [path for path in files if not path.name.startswith(".")]
+    return [Ready(path.name, _summary(path.read_text(encoding="utf-8")), path) for path in sorted(files)]
+
+
+def find(root: Path, text: str) -> list[Path]:
+    """The files of `name`, `path` or `name+fragment+…`; a fragment's `.config` may be left out. Raises Faults."""
+    if not text.isprintable():
+        raise Faults([f"DEFCONFIG={text!a}: control characters are not allowed in a name"])
+    if (root / text).is_file():  # also a path that contains a plus
+        return [root / text]
+    found: list[Path] = []
+    faults: list[str] = []
+    for name in text.split("+"):
+        try:
+            found.append(_one(root, name))
+        except Faults as fault:
+            faults += fault.lines
+    if faults:
+        raise Faults(faults)
+    return found
+
+
+def home(root: Path, text: str, model: str) -> Path:
+    """Where DEFCONFIG=text is saved: the file that it names, a new path, or a new name among the model's own."""
+    if "/" in text or (root / text).is_file():
+        return root / text
+    known = [item.path for item in listing(root) if item.name == text]
+    return known[0] if len(known) == 1 else root / model / "defconfigs" / text
+
+
+def shown(root: Path, path: Path) -> str:
+    """The path as it is named in messages and origins: from the root when it lies there."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _one(root: Path, name: str) -> Path:
+    if (root / name).is_file():
+        return root / name
+    ready = listing(root)
+    matches = [item.path for item in ready if name in (item.name, item.name.removesuffix(".config"))]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise Faults(
+            [f"defconfig {name!r} is ambiguous: {', '.join(shown(root, path) for path in matches)}; give the path"]
+        )
+    close = get_close_matches(Path(name).name, [item.name for item in ready], n=3)
+    near = f"close: {', '.join(dict.fromkeys(close))}; " if close else ""
+    raise Faults([f"no defconfig {name!r}; {near}see make list-defconfigs"])
+
+
+def _summary(text: str) -> str:
+    lines = [
+        line.removeprefix("CONFIG_").removesuffix("=y").replace('"', "")
+        for line in text.splitlines()
+        if line and line[0] != "#"
+    ]
+    return " ".join(lines) or "all defaults"

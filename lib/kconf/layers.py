@@ -1,0 +1,216 @@
+"""From what files and people say to values: every line is taken, or there is a fault or a note that says why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from lib import names
+from lib.kconf.tree import Tree
+from lib.options import Assignment
+
+ENVIRONMENT = "environment"  # the origin of a TRACKER that nobody typed on the command line
+
+_LINE = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
+_OFF = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
+_QUOTED = re.compile(r'"((?:[^\\"]|\\.)*)"')
+
+
+class Fault(NamedTuple):
+    line: str
+    assignment: Assignment | None = None  # None: a line that is no assignment at all
+
+
+class Settled(NamedTuple):
+    taken: dict[str, Assignment]  # by symbol: the assignment that decides its value
+    faults: list[Fault]
+    notes: list[str]
+
+
+def read_lines(tree: Tree, text: str, place: str) -> tuple[list[Assignment], list[Fault]]:
+    """The assignments of a defconfig, a fragment or a .config."""
+    assignments, faults = [], []
+    for number, line in enumerate(text.split("\n"), 1):
+        line, origin = line.rstrip(), f"{place}:{number}"
+        if match := _LINE.fullmatch(line):
+            assignment = Assignment(match[1], match[2], origin)
+            if tree.is_string(assignment.name):
+                quoted = _QUOTED.fullmatch(assignment.value)
+                if not quoted:
+                    faults.append(fault(assignment, f'expected a string in double quotes: "{match[2]}"'))
+                    continue
+                assignment = assignment._replace(value=re.sub(r"\\(.)", r"\1", quoted[1]))
+            assignments.append(assignment)
+        elif match := _OFF.fullmatch(line):
+            assignments.append(Assignment(match[1], "n", origin))
+        elif line.strip() and not line.lstrip().startswith("#"):
+            hint = f"; did you mean CONFIG_{line}?" if line.partition("=")[0] in tree.symbols else ""
+            faults.append(Fault(f"{origin}: malformed line {line!r}{hint}"))
+    return assignments, faults
+
+
+def layered(assignments: Iterable[Assignment]) -> list[list[Assignment]]:
+    """Neighbours of one origin make a layer."""
+    return [list(layer) for _, layer in groupby(assignments, key=lambda assignment: assignment.layer)]
+
+
+def settle(tree: Tree, layers: Sequence[Sequence[Assignment]]) -> Settled:
+    """Gives the tree the values that the layers ask for, low to high, and says what was asked for in vain."""
+    faults: list[Fault] = []
+    sound: list[list[Assignment]] = []
+    for layer in layers:
+        expanded, wrong = _expand(tree, layer)
+        kept, at_odds = _agreeing(tree, expanded)
+        sound.append(kept)
+        faults += wrong + at_odds
+    taken = _merge(tree, sound)
+    _put(tree, taken)
+    lost = [assignment for assignment in taken.values() if not _holds(tree, assignment)]
+    notes = [ambient_note(item) for layer in layers for item in layer if is_ambient(item)]
+    for assignment in lost:
+        del taken[assignment.name]
+        culprit = _culprit(tree, sound, assignment)
+        _put(tree, taken)
+        if culprit:
+            notes.append(f"{assignment.origin}: {assignment.name} dropped, {culprit.said}")
+        else:
+            faults.append(fault(assignment, _why_lost(tree, assignment)))
+    return Settled(taken, faults, notes)
+
+
+def fault(assignment: Assignment, reason: str) -> Fault:
+    """`command line: BATCH_SIZE=1e3: expected int`; a flag is named the way it was typed."""
+    return Fault(f"{assignment.said}: {reason}", assignment)
+
+
+def is_ambient(assignment: Assignment) -> bool:
+    """Nobody typed it on the command line. (What a .config keeps of it names the trackers' symbols.)"""
+    return (assignment.name, assignment.origin) == ("TRACKER", ENVIRONMENT)
+
+
+def ambient_note(assignment: Assignment) -> str:
+    return f"{assignment.text} taken from the environment"
+
+
+def _expand(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment], list[Fault]]:
+    """Assignments of symbols that have a prompt, each checked by itself; TRACKER and named choices are unfolded."""
+    expanded, faults = [], []
+    for assignment in layer:
+        if assignment.name == "TRACKER":
+            try:
+                expanded += _tracker_switches(tree, assignment)
+            except ValueError as error:
+                faults.append(Fault(f"{assignment.text}: {error}", assignment))
+        elif assignment.name not in tree.symbols:
+            faults.append(_unknown(tree, assignment))
+        elif members := tree.named_choices.get(assignment.name):
+            if assignment.value in members:
+                chosen = members[assignment.value].name
+                expanded.append(assignment._replace(name=chosen, value="y", typed=assignment.text))
+            else:
+                faults.append(
+                    fault(assignment, f"unknown value{_near(assignment.value, members)} (known: {', '.join(members)})")
+                )
+        elif not tree.prompts[assignment.name]:
+            where = tree.place(assignment.name)
+            faults.append(fault(assignment, f"derived (no prompt), cannot be set. Defined at {where}"))
+        elif reason := tree.fault(assignment.name, assignment.value):
+            faults.append(fault(assignment, reason))
+        else:
+            expanded.append(assignment)
+    return expanded, faults
+
+
+def _tracker_switches(tree: Tree, assignment: Assignment) -> list[Assignment]:
+    """TRACKER sets every tracker's symbol: those that it does not name become n."""
+    wanted = names.trackers(assignment.value, list(tree.trackers))
+    return [
+        assignment._replace(name=symbol, value="y" if tracker in wanted else "n", typed=assignment.text)
+        for tracker, symbol in tree.trackers.items()
+    ]
+
+
+def _unknown(tree: Tree, assignment: Assignment) -> Fault:
+    settable = [name for name, prompt in tree.prompts.items() if prompt or name in tree.named_choices]
+    hint = _near(assignment.name.upper().replace("-", "_"), settable)
+    if assignment.layer != assignment.origin:  # a line of a file: its number says enough
+        return Fault(f"{assignment.origin}: unknown symbol {assignment.name}{hint}", assignment)
+    return fault(assignment, f"unknown symbol{hint}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _agreeing(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment], list[Fault]]:
+    """The assignments of one layer without those that contradict an earlier one of the same layer."""
+    first: dict[Any, Assignment] = {}
+    kept, faults = [], []
+    for assignment in layer:
+        choice = tree.symbols[assignment.name].choice
+        subjects = [*([choice] if choice and assignment.value == "y" else []), assignment.name]
+        earlier = next((first[subject] for subject in subjects if subject in first), assignment)
+        if (earlier.name, earlier.value) != (assignment.name, assignment.value):
+            faults.append(fault(assignment, f"conflicts with {earlier.text} at {earlier.origin}"))
+        elif earlier is assignment:  # else it says the same once more
+            kept.append(assignment)
+            first.update(dict.fromkeys(subjects, assignment))
+    return kept, faults
+
+
+def _merge(tree: Tree, layers: Sequence[Sequence[Assignment]]) -> dict[str, Assignment]:
+    """By symbol, the highest assignment; of a choice, the highest selection only."""
+    merged: dict[str, Assignment] = {}
+    for assignment in (assignment for layer in layers for assignment in layer):
+        choice = tree.symbols[assignment.name].choice
+        if choice and assignment.value == "y":
+            for member in choice.syms:
+                merged.pop(member.name, None)
+        merged[assignment.name] = assignment
+    return merged
+
+
+def _put(tree: Tree, taken: dict[str, Assignment]) -> None:
+    tree.kconf.unset_values()
+    for assignment in taken.values():
+        tree.symbols[assignment.name].set_value(assignment.value)
+
+
+def _holds(tree: Tree, assignment: Assignment) -> bool:
+    symbol = tree.symbols[assignment.name]
+    if tree.kind(assignment.name) == "bool":
+        return bool(symbol.str_value == assignment.value)
+    return bool(symbol.visibility and symbol.str_value == assignment.value)
+
+
+def _culprit(tree: Tree, layers: Sequence[Sequence[Assignment]], lost: Assignment) -> Assignment | None:
+    """The assignment of a higher layer that made this one invisible; None when it never was visible."""
+    own = max(index for index, layer in enumerate(layers) if lost in layer)
+    below = list(layers[: own + 1])
+    above = [assignment for layer in layers[own + 1 :] for assignment in layer]
+    symbol = tree.symbols[lost.name]
+    _put(tree, _merge(tree, below))
+    if not above or not symbol.visibility:
+        return None
+    for count, assignment in enumerate(above, 1):
+        _put(tree, _merge(tree, [*below, above[:count]]))
+        if not symbol.visibility:
+            return assignment
+    return None
+
+
+def _why_lost(tree: Tree, assignment: Assignment) -> str:
+    """Asked with the final values in the tree, without the assignment itself."""
+    name = assignment.name
+    if tree.needs(name):
+        now = tree.now_text(name)
+        return f"needs {tree.needs_text(name)}" + (f" (now {now})" if now else "")
+    if reason := tree.out_of_range(name, assignment.value):
+        return reason
+    if tree.symbols[name].choice:
+        return "one member of a choice is always on; set another one to y instead"
+    return "another symbol selects it"

@@ -1,0 +1,97 @@
+"""A training session: the run that this start creates or goes on with, its console kept, its end told to the user."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from lib import checkpoint, dist, names, plot
+from lib.errors import Refused
+from lib.journal import console, folder
+from lib.options import ROOT, Record
+from lib.progress import describe
+from lib.track.run import NullRun, Run
+from lib.track.settings import Settings
+
+RUNS = ROOT / "runs"
+CURVES = "curves.png"
+
+
+@contextlib.contextmanager
+def opened(record: Record, trackers: Settings, device: torch.device, *, data: str) -> Iterator[Run | NullRun]:
+    """The run to train in, with the job's processes joined; rank 0 writes its folder, the others know where it is.
+
+    `data` is the fingerprint of what it trains on. The trackers' processes start before the accelerator is touched.
+
+    Raises:
+        Refused: the run to go on with does not exist, is done, or is being trained.
+    """
+    if dist.rank() != 0:
+        with dist.joined(device):
+            yield NullRun(Path(dist.agreed(None)))
+        return
+    run = _run(record, trackers)
+    with console.kept(run.store.path / "console.log"):
+        with run, dist.joined(device):
+            dist.agreed(str(run.store.path))
+            run.store.record("data", sha256=data)
+            print(f"run       {shown(run.store.path)}  on {device}")
+            yield run
+            if run.store.result is not None:
+                plot.learning_curves(run.store.path, run.store.path / CURVES)
+        _farewell(run)
+
+
+def shown(path: Path) -> str:
+    """`path` as the user would type it from the repository's root."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _run(record: Record, trackers: Settings) -> Run:
+    earlier = _earlier(record)
+    if earlier:
+        print(f"resume    {shown(earlier.path)}  (RESUME=n starts anew)", file=sys.stderr)
+        return Run(earlier, trackers)
+    name = record.name or names.run_name(record.model, record.optimizer, datetime.now())
+    return Run.create(RUNS, record.project, name, files=record.files, trackers=trackers)
+
+
+def _earlier(record: Record) -> folder.RunFolder | None:
+    """The run to go on with, if there is one."""
+    if record.resume == "no":
+        return None
+    if record.resume == "auto":
+        return folder.unfinished(RUNS, record.project, record.hash)
+    earlier = folder.find(RUNS, record.resume, asked_as="RESUME")
+    if earlier.result is not None:
+        raise Refused(f"{shown(earlier.path)}: this run is finished. RESUME=n starts a new one")
+    theirs = earlier.configuration.get("provenance", {}).get("hash")
+    if theirs != record.hash:
+        raise Refused(
+            f"{shown(earlier.path)}: its configuration is another one ({theirs}, not {record.hash}). "
+            f"Change nothing, or start anew with RESUME=n"
+        )
+    return earlier
+
+
+def _farewell(run: Run) -> None:
+    """The result and where everything lies; or, when training was stopped, how to go on."""
+    store = run.store
+    result = store.result
+    if result is None:
+        saved = store.checkpoints / checkpoint.LAST
+        print(
+            f"stopped   {f'what was trained is in {shown(saved)}' if saved.exists() else 'before the first checkpoint'}"
+        )
+        print(f"go on     make RESUME={shown(store.path)}   (or just make, with the same configuration)")
+        return
+    told = {name: value for name, value in result.items() if isinstance(value, float)}
+    print(f"done      {describe(told)}")
+    print(f"folder    {shown(store.path)}  ({CURVES}, journal.jsonl, checkpoints/best.pt)")
+    for tracker, look in run.looks.items():
+        print(f"{tracker:<10}{look}")

@@ -1,0 +1,87 @@
+"""Does a tracker work here? Made-up curves go the way of every run, then the tool's own reader says what it holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import struct
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lib import names
+from lib.errors import Refused
+from lib.journal import folder, lines
+from lib.track import settings
+from lib.track.client import connect
+from lib.track.run import Run
+
+STEPS = 200
+SHOWN = 5  # differences that are printed
+
+
+def main(tracker: str, run: str, root: Path) -> int:
+    """Send curves to `tracker` and compare what it holds, or compare an earlier `run`; 1 when a point differs.
+
+    Raises:
+        Refused: the tracker is not installed, or there is no such run.
+    """
+    if pip := settings.missing(tracker):
+        raise Refused(f"{tracker} is not installed. {pip}")
+    store = folder.find(root / "runs", run) if run else send(tracker, root)
+    sent, wrong, found = compare(tracker, store)
+    for difference in wrong[:SHOWN]:
+        print(f"differs   {difference}")
+    print(f"{tracker}: {sent} points sent, {found} read back" + (f", {len(wrong)} differ" if wrong else ""))
+    print(f"run       {store.path}")
+    return 1 if wrong or found != sent else 0
+
+
+def send(tracker: str, root: Path) -> folder.RunFolder:
+    """Log curves in a run of their own, with `tracker` on."""
+    switch: dict[str, Any] = {f"enable_{tracker}": True}
+    on = settings.Settings(**switch)
+    name = names.run_name("curves", tracker, datetime.now())
+    config = json.dumps({"values": {"MODEL": "curves", "LEARNING_RATE": 0.001, "SEED": 0}}) + "\n"
+    project = names.project("tracker-test", root)
+    with Run.create(root / "runs", project, name, files={"config.json": config}, trackers=on) as run:
+        for step in range(STEPS):
+            run.log(curves(step), step)
+        run.finish({"steps": STEPS})
+    for look in run.looks.values():
+        print(f"look      {look}")
+    return run.store
+
+
+def curves(step: int) -> dict[str, float]:
+    """What a training run would log at `step`: losses that fall with noise, a warm-up and a cosine, a speed."""
+    noise = random.Random(step)
+    loss = 2.3 * math.exp(-step / 60) + 0.1
+    return {
+        "train_loss": loss + noise.gauss(0, 0.03),
+        "val_loss": loss + 0.05 + noise.gauss(0, 0.01),
+        "val_accuracy": 1 - 0.9 * math.exp(-step / 40),
+        "learning_rate": 1e-3 * min(step / 20, (1 + math.cos(math.pi * step / STEPS)) / 2),
+        "grad_norm": 1 + abs(noise.gauss(0, 0.4)),
+        "images_per_second": 12000 + noise.gauss(0, 300),
+    }
+
+
+def compare(tracker: str, store: folder.RunFolder) -> tuple[int, list[str], int]:
+    """How many numbers the journal holds, what differs in `tracker`, and how many numbers that holds."""
+    sent = {(line.step, name): v for line in lines.read(store.path) for name, v in line.values.items()}
+    found = connect(tracker, store).stored()
+    differ = [key for key in sent if key not in found or not _same(tracker, sent[key], found[key])]
+    wrong = [f"{name} at step {step}: {sent[step, name]}, not {found.get((step, name))}" for step, name in differ]
+    wrong += [f"{name} at step {step}: was never sent" for step, name in found.keys() - sent.keys()]
+    return len(sent), wrong, len(found)
+
+
+def _same(tracker: str, sent: lines.Value, held: lines.Value) -> bool:
+    """Equal to the last bit; TensorBoard's scalars have 32 of them."""
+    if not isinstance(sent, int | float) or not isinstance(held, int | float):
+        return sent == held
+    if tracker == "tensorboard":
+        sent = float(struct.unpack("f", struct.pack("f", sent))[0])
+    return sent == held or (math.isnan(sent) and math.isnan(held))

@@ -1,0 +1,19 @@
+"""`make defconfig`, `make menuconfig` and their kin:   configure.py VERB [NAME=value ...]"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from lib import errors, kconf, options
+
+
+def main() -> int:
+    return kconf.configure(options.ROOT, os.environ, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(errors.guarded(main))

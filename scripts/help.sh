@@ -1,0 +1,25 @@
+#!/bin/sh
+# help.sh MAKEFILE: its targets with their ## comments, by section, and the variables.
+set -eu
+awk '
+/^##@ / { printf "\n%s\n", substr($0, 5) }
+/^[^#\t]*:.*## / {
+	target = $0; text = $0
+	sub(/:.*/, "", target); sub(/.*## /, "", text)
+	if (target == "$(TRACKERS") target = "trackio-test wandb-test tensorboard-test"
+	printf "  %-18s %s\n", target, text
+	if (length(target) > 18) wide = 1
+}' "$1"
+cat <<'TEXT'
+
+Variables
+  DEFCONFIG=         a defconfig by name or path, with +fragments
+  TRACKER=           none, both, all, or names with commas: trackio,wandb,tensorboard
+  SYMBOL=value       any symbol of the configuration (LEARNING_RATE=0.01, MODEL=gpt2); on train for that run alone
+  RESUME=            n: start anew; a run: go on with that one
+  O=                 a folder for .config and config.py
+  PYTHON= VENV=      the interpreter for .venv; an environment of your own instead of .venv
+  V=1                show the commands
+
+The first time: `make`. Then `make trackio-show`.
+TEXT

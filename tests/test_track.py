@@ -1,0 +1,260 @@
+"""Tracking: every point in every tracker once, and no tracker that can hurt the training or another tracker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lib.journal import folder, lines
+from lib.options import ROOT
+from lib.track import check, settings, sidecar, sync
+from lib.track.client import connect
+from lib.track.run import Run
+from lib.track.settings import Settings
+
+ALL = Settings(enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
+NAMES = ("trackio", "wandb", "tensorboard")
+CONFIG = {"config.json": json.dumps({"values": {"MODEL": "lenet5", "LEARNING_RATE": 0.004, "COMPILE": False}})}
+
+TRAINER = """
+import json, sys, time
+from pathlib import Path
+from lib.track.run import Run
+from lib.track.settings import Settings
+runs, steps = Path(sys.argv[1]), int(sys.argv[2])
+files = {"config.json": "{}"}
+with Run.create(runs, "killed-" + runs.name, "run", files=files, trackers=Settings(enable_trackio=True)) as run:
+    for step in range(steps):
+        run.log({"loss": step * 0.1}, step)
+    print(run.store.path, flush=True)
+    time.sleep(600)
+"""
+
+
+def create(tmp_path: Path, trackers: Settings = ALL) -> Run:
+    return Run.create(tmp_path / "runs", f"project-{tmp_path.name}", "run", files=CONFIG, trackers=trackers)
+
+
+def steps_of(tracker: str, store: folder.RunFolder, name: str) -> list[int]:
+    return sorted(step for step, found in connect(tracker, store).stored() if found == name)
+
+
+def trackio_rows(store: folder.RunFolder) -> list[int]:
+    """The steps of all rows that Trackio's database has of the run, repeated ones repeated."""
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob(f"{store.project}*.db")
+    with sqlite3.connect(database) as connection:
+        return sorted(
+            step for (step,) in connection.execute("SELECT step FROM metrics WHERE run_name = ?", [store.name])
+        )
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that each tracker process runs first: faults are planted in the real client with it."""
+    folder_ = tmp_path / "planted"
+    folder_.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(folder_))
+    yield folder_ / "sitecustomize.py"
+
+
+def plant(file: Path, tracker: str, code: str) -> None:
+    file.write_text(
+        f"import sys\nif sys.orig_argv[-1] == {tracker!r} and 'lib.track.worker' in sys.orig_argv:\n    {code}\n"
+    )
+
+
+def test_one_log_reaches_every_tracker_with_the_same_names_steps_and_values(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        for step in range(0, 300, 3):
+            run.log(check.curves(step), step)
+        run.finish({"steps": 300})
+    for name in NAMES:
+        sent, wrong, found = check.compare(name, run.store)
+        assert (sent, wrong, found) == (600, [], 600), name
+
+
+def test_after_a_rewind_no_tracker_has_a_step_twice(tmp_path: Path) -> None:
+    """Life 1 logs steps 0-69 and ends; life 2 goes on from a checkpoint at 50 with other values."""
+    with create(tmp_path) as run:
+        for step in range(70):
+            run.log({"loss": float(step)}, step)
+        run.interrupted("SIGTERM")
+    with Run(run.store, ALL) as again:
+        again.rewind(50)
+        for step in range(51, 100):
+            again.log({"loss": step + 0.5}, step)
+        again.finish({})
+    for name in NAMES:
+        sent, wrong, found = check.compare(name, run.store)
+        assert (sent, wrong, found) == (100, [], 100), name
+    assert trackio_rows(run.store) == list(range(100))
+
+
+def test_a_rewind_within_a_life_reaches_the_trackers(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        for step in range(20):
+            run.log({"loss": float(step)}, step)
+        _until(lambda: all((run.store.trackers / f"{name}.json").exists() for name in NAMES))
+        run.rewind(9)
+        for step in range(10, 30):
+            run.log({"loss": -float(step)}, step)
+        run.finish({})
+    for name in NAMES:
+        assert check.compare(name, run.store)[1:] == ([], 30), name
+    assert trackio_rows(run.store) == list(range(30))
+
+
+def test_a_killed_trainer_loses_no_point_and_leaves_no_process(tmp_path: Path) -> None:
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, tmp_path, "1000"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert trainer.stdout is not None
+    store = folder.RunFolder(Path(trainer.stdout.readline().strip()))
+    trainer.send_signal(signal.SIGKILL)
+    trainer.communicate()
+    assert len(lines.read(store.path)) == 1000
+    assert store.state() == "killed"
+    _until(lambda: not _processes_of(store))
+    assert steps_of("trackio", store, "loss") == list(range(1000))
+    with Run(store, Settings(enable_trackio=True)) as again:
+        again.rewind(899)
+        for step in range(900, 1100):
+            again.log({"loss": step * 0.1}, step)
+        again.finish({})
+    assert trackio_rows(store) == list(range(1100))
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import trackio; trackio.init = lambda **_: 1 / 0", "ZeroDivisionError: division by zero"),
+        ("import os, trackio; trackio.init = lambda **_: os._exit(7)", "its process ended with status 7"),
+        ("import os, trackio; trackio.init = lambda **_: os.kill(os.getpid(), 9)", "its process was killed by SIGKILL"),
+    ],
+)
+def test_a_tracker_that_breaks_warns_once_and_hurts_no_one(
+    tmp_path: Path, planted: Path, capsys: pytest.CaptureFixture[str], code: str, why: str
+) -> None:
+    plant(planted, "trackio", code)
+    with create(tmp_path, Settings(enable_trackio=True, enable_tensorboard=True)) as run:
+        for step in range(50):
+            run.log({"loss": float(step)}, step)
+        run.finish({})
+    told = capsys.readouterr().err
+    assert told.count("warning") == 1 and f"warning: trackio: {why}" in told
+    assert steps_of("tensorboard", run.store, "loss") == list(range(50))
+    planted.unlink()
+    assert sync.main(str(run.store.path), tmp_path / "runs") == 0
+    assert trackio_rows(run.store) == list(range(50))
+    assert sync.main(str(run.store.path), tmp_path / "runs") == 0
+    assert trackio_rows(run.store) == list(range(50))
+
+
+def test_a_tracker_that_hangs_neither_slows_training_nor_delays_the_end_beyond_its_bound(
+    tmp_path: Path, planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(planted, "trackio", "import time, trackio; trackio.init = lambda **_: time.sleep(600)")
+    with create(tmp_path, Settings(enable_trackio=True, enable_tensorboard=True, tracker_exit_timeout_s=2)) as run:
+        began = time.monotonic()
+        for step in range(1000):
+            run.log({"loss": float(step)}, step)
+        assert time.monotonic() - began < 1.0
+        run.finish({})
+        began = time.monotonic()
+    assert time.monotonic() - began < 2 + 5
+    assert "warning: trackio: not done in 2 s" in capsys.readouterr().err
+    assert steps_of("tensorboard", run.store, "loss") == list(range(1000))
+    assert not _processes_of(run.store)
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_with_the_pip_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no_such_tracker").mkdir()  # as W&B's own ./wandb: a folder is no package
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(settings.PACKAGES, "trackio", "no_such_tracker")
+    with create(tmp_path, Settings(enable_trackio=True)) as run:
+        run.log({"loss": 1.0}, 0)
+        run.finish({})
+    assert capsys.readouterr().err == (
+        "warning: trackio is on but not installed (pip install no_such_tracker); its points are kept\n"
+    )
+    monkeypatch.undo()
+    assert sync.main(str(run.store.path), tmp_path / "runs") == 0
+    assert trackio_rows(run.store) == [0]
+
+
+def test_two_readers_of_one_run_send_each_point_once(tmp_path: Path) -> None:
+    with create(tmp_path, Settings(enable_trackio=True, tracker_exit_timeout_s=30)) as run:
+        for step in range(500):
+            run.log({"loss": float(step)}, step)
+        second = sidecar.start(run.store, ["trackio"], 1)
+        second.communicate()
+        run.finish({})
+    assert trackio_rows(run.store) == list(range(500))
+
+
+def test_the_check_of_a_tracker_fails_when_its_store_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "STEPS", 20)
+    for name in NAMES:
+        assert check.main(name, "", tmp_path) == 0
+        assert "120 points sent, 120 read back" in capsys.readouterr().out
+    trackio, wandb, tensorboard = (next(tmp_path.glob(f"runs/*/curves_{name}_*")) for name in NAMES)
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob(f"{trackio.parent.name}*.db")
+    with sqlite3.connect(database) as connection:
+        change = "UPDATE metrics SET metrics = replace(metrics, 'val_loss', 'val_lost') WHERE step = 7"
+        assert connection.execute(change).rowcount == 1
+    (log,) = wandb.glob("wandb/offline-run-*/run-*.wandb")
+    log.write_bytes(log.read_bytes()[:-4000])
+    (events,) = tensorboard.glob("tensorboard/events.*")
+    events.write_bytes(events.read_bytes()[:-200])
+    for name, run in zip(NAMES, (trackio, wandb, tensorboard), strict=True):
+        assert check.main(name, str(run), tmp_path) == 1
+        assert "differ" in capsys.readouterr().out
+
+
+def test_what_an_offline_run_leaves_to_do_is_said(tmp_path: Path) -> None:
+    with create(tmp_path, Settings(enable_wandb=True, wandb_offline=True)) as run:
+        run.log({"loss": 1.0}, 0)
+        run.finish({})
+    assert run.looks["wandb"].startswith(f"wandb sync {run.store.path}/wandb/offline-run-")
+
+
+def test_the_trackers_processes_do_not_see_the_job_or_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1")
+    told = sidecar.environment()
+    assert not [name for name in told if name.startswith(sidecar.NOT_FOR_CLIENTS)]
+    assert told["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def _processes_of(store: folder.RunFolder) -> list[str]:
+    """Command lines of living processes that name the run's folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(store.path) in command:
+            found.append(command)
+    return found
+
+
+def _until(condition: object, patience_s: float = 60) -> None:
+    assert callable(condition)
+    until = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.05)
