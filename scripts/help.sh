@@ -7,19 +7,20 @@ awk '
 	target = $0; text = $0
 	sub(/:.*/, "", target); sub(/.*## /, "", text)
 	if (target == "$(TRACKERS") target = "trackio-test wandb-test tensorboard-test"
-	printf "  %-18s %s\n", target, text
-	if (length(target) > 18) wide = 1
+	if (length(target) > 16) printf "  %s\n  %-16s ", target, ""
+	else printf "  %-16s ", target
+	print text
 }' "$1"
 cat <<'TEXT'
 
 Variables
-  DEFCONFIG=         a defconfig by name or path, with +fragments
-  TRACKER=           none, both, all, or names with commas: trackio,wandb,tensorboard
-  SYMBOL=value       any symbol of the configuration (LEARNING_RATE=0.01, MODEL=gpt2); on train for that run alone
-  RESUME=            n: start anew; a run: go on with that one
-  O=                 a folder for .config and config.py
-  PYTHON= VENV=      the interpreter for .venv; an environment of your own instead of .venv
-  V=1                show the commands
+  DEFCONFIG=       a defconfig by name or path, with +fragments
+  TRACKER=         none, both, all, or names with commas: trackio,wandb,tensorboard
+  SYMBOL=value     any symbol of the configuration (LEARNING_RATE=0.01, MODEL=gpt2); on train for that run alone
+  RESUME=          n: start anew; a run: go on with that one
+  O=               a folder for .config and config.py
+  PYTHON= VENV=    the interpreter for .venv; an environment of your own instead of .venv
+  V=1              show the commands
 
 The first time: `make`. Then `make trackio-show`.
 TEXT
