@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lib import metrics
 from lib.errors import Refused
 from lib.journal import environment, folder, lines
 from lib.track import settings, sidecar
@@ -67,7 +66,7 @@ class Run:
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Log `values` (name -> number, text, one-element tensor or nested mapping) at the optimizer step `step`."""
-        self.journal.append(metrics.normalize(values), int(step))
+        self.journal.append(values, int(step))
 
     def rewind(self, step: int) -> None:
         """Training goes on from a checkpoint at `step`: what was logged at later steps is void, in every tracker."""
