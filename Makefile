@@ -2,7 +2,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PY := $(VENV)/bin/python
+# Values reach the recipes through the environment, never as text: a quote or a ; in one stays what it is.
+export PYTHON VENV T
+PY := "$$VENV/bin/python"
 CONFIGURE = $(PY) scripts/configure.py
 TRACKERS := trackio wandb tensorboard
 
@@ -54,7 +56,10 @@ trackio-show trackio-view: $(READY) ## Open the Trackio dashboard on TRACKIO_POR
 	$(Q)$(PY) scripts/trackio_show.py
 .PHONY: tensorboard-show
 tensorboard-show: $(READY) ## Open TensorBoard over all runs
-	$(Q)$(VENV)/bin/tensorboard --logdir runs
+	$(Q)"$$VENV/bin/tensorboard" --logdir runs
+.PHONY: wandb-sync
+wandb-sync: $(READY) ## Send the offline W&B runs; asks for a login
+	$(Q)"$$VENV/bin/wandb" sync runs/*/*/wandb/offline-run-*
 .PHONY: tracker-sync
 tracker-sync: $(READY) ## Send to the trackers of RUN=folder what they have not taken yet
 	$(Q)$(PY) scripts/tracker_sync.py
@@ -63,14 +68,14 @@ tracker-sync: $(READY) ## Send to the trackers of RUN=folder what they have not 
 .PHONY: check
 check: $(READY_DEV) lint types test ## Lint, types, tests: what CI runs
 .PHONY: lint
-lint: $(READY_DEV)
+lint: $(READY_DEV) ## Lint and format alone
 	$(Q)$(PY) -m ruff check . && $(PY) -m ruff format --check .
 .PHONY: types
-types: $(READY_DEV)
+types: $(READY_DEV) ## Types alone
 	$(Q)$(PY) -m mypy
 .PHONY: test
 test: $(READY_DEV) ## The tests alone [T=-k word]
-	$(Q)$(PY) -m pytest $(T)
+	$(Q)$(PY) -m pytest $$T
 .PHONY: check-all
 check-all: $(READY_DEV) lint types ## check, with the tests that take long
 	$(Q)$(PY) -m pytest -m "slow or not slow"
@@ -84,13 +89,13 @@ trackers: $(READY) ## Install the other trackers too
 ##@ Clean
 .PHONY: clean
 clean: ## Remove caches; never results
-	$(Q)rm -rf .pytest_cache .mypy_cache .ruff_cache && find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	$(Q)rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis && find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 .PHONY: mrproper
 mrproper: clean ## clean, and remove the configuration
 	$(Q)rm -f .config .config.old .config.lock config.py
 .PHONY: distclean
 distclean: mrproper ## mrproper, and remove the environment
-	$(Q)rm -rf .venv .project-checksum
+	$(Q)rm -rf .venv
 .PHONY: runs-clean data-clean
 runs-clean data-clean: %-clean: ## Delete runs/, or data/; asks first [YES=1]
 	$(Q)scripts/ask-and-remove.sh $*
@@ -101,6 +106,6 @@ help: ## This page
 	$(Q)scripts/help.sh Makefile
 
 .venv/.ready: requirements.txt requirements.lock
-	$(Q)scripts/make-venv.sh .venv $(PYTHON) requirements.txt && touch $@
+	$(Q)scripts/make-venv.sh .venv requirements.txt && touch $@
 .venv/.ready-dev: requirements-dev.txt .venv/.ready
-	$(Q)scripts/make-venv.sh .venv $(PYTHON) requirements-dev.txt && touch $@
+	$(Q)scripts/make-venv.sh .venv requirements-dev.txt && touch $@

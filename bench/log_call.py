@@ -96,7 +96,7 @@ def ours(here: Path) -> Iterator[Log]:
     from lib.track.settings import Settings
 
     on = Settings(enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
-    with Run.create(here, "ours", "run", files={"config.json": "{}"}, trackers=on) as run:
+    with Run.create(here, "ours", "run", texts={"config.json": "{}"}, trackers=on) as run:
         yield run.log
         run.finish({})
 

@@ -13,7 +13,7 @@ from gpt2.model import GPT2, NO_TARGET
 from lib.data import DataError, sampler
 from lib.data.text import Text
 from lib.metrics import perplexity
-from lib.tasks import Batch, batches_per_epoch, first_samples, held_out_batches, summed, unwrapped
+from lib.tasks import Batch, Sizes, batches_per_epoch, first_samples, held_out_batches, summed, unwrapped
 
 
 class Task:
@@ -32,27 +32,19 @@ class Task:
         self,
         model: GPT2,
         data: Text,
+        sizes: Sizes,
         *,
-        batch_size: int,
-        eval_samples: int,
-        eval_batch_size: int,
-        seed: int,
         device: torch.device,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        shortest = min(len(data.train), len(data.held))
-        if shortest <= model.block_size:
-            raise DataError(
-                f"GPT2_BLOCK_SIZE={model.block_size}: the text has {shortest:,} tokens. Use a smaller block"
-            )
         self.model: torch.nn.Module = model.to(device)
-        self.units_per_batch = batch_size * model.block_size
+        self.units_per_batch = sizes.batch_size * model.block_size
         self.batches_per_epoch = batches_per_epoch(len(data.train), self.units_per_batch * world)
         windows = -(-(len(data.held) - 1) // model.block_size)  # the last one may be shorter
-        self._eval_batches = held_out_batches(windows, eval_samples, eval_batch_size, rank=rank, world=world)
-        self._data, self._length, self._batch_size = data, model.block_size, batch_size
-        self._seed, self._device, self._rank, self._world = seed, device, rank, world
+        self._eval_batches = held_out_batches(windows, sizes, rank=rank, world=world)
+        self._data, self._length, self._batch_size = data, model.block_size, sizes.batch_size
+        self._seed, self._device, self._rank, self._world = sizes.seed, device, rank, world
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Tokens (B, T) and the token after each (B, T), for ever: this process's micro-batches from `first` on."""
@@ -90,3 +82,10 @@ class Task:
             past_end = torch.from_numpy(index[:, 1:] >= len(text)).to(self._device)
             targets = targets.masked_fill(past_end, NO_TARGET)
         return rows[:, :-1].contiguous(), targets
+
+
+def check_fits(data: Text, block_size: int) -> None:
+    """Raises DataError when a text is too short for one window of `block_size` tokens."""
+    shortest = min(len(data.train), len(data.held))
+    if shortest <= block_size:
+        raise DataError(f"GPT2_BLOCK_SIZE={block_size}: the text has {shortest:,} tokens. Use a smaller block")

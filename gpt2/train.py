@@ -18,13 +18,16 @@ def main() -> int:
     import torch  # from here on it takes seconds; --help and a wrong flag are answered before
 
     from gpt2.model import GPT2
-    from gpt2.task import Task
+    from gpt2.task import Task, check_fits
     from lib import dist, loop, optim, session
     from lib.data import text
+    from lib.tasks import Sizes
     from lib.track.settings import Settings
 
     device = dist.device(opts.device)
+    plan = opts.fill(loop.Plan)
     data = text.load(opts.dataset, mib=opts.get("dataset_mib"), root=options.ROOT)
+    check_fits(data, opts.block_size)
     torch.manual_seed(opts.seed)
     model = GPT2(
         layers=opts.layers,
@@ -37,19 +40,9 @@ def main() -> int:
     )
 
     with session.opened(opts.record(), opts.fill(Settings), device, data=data.fingerprint) as run:
-        task = Task(
-            model,
-            data,
-            batch_size=opts.batch_size,
-            eval_samples=opts.eval_samples,
-            eval_batch_size=opts.eval_batch_size,
-            seed=opts.seed,
-            device=device,
-            rank=dist.rank(),
-            world=dist.world(),
-        )
+        task = Task(model, data, opts.fill(Sizes), device=device, rank=dist.rank(), world=dist.world())
         optimizer = optim.build(opts.optimizer, model, opts.fill(optim.Settings))
-        return loop.fit(task, optimizer, run, opts.fill(loop.Plan), device=device)
+        return loop.fit(task, optimizer, run, plan, device=device)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,18 @@ BEST = "best.pt"
 def save(path: Path, *, model: nn.Module, optimizer: Optimizer, progress: dict[str, Any]) -> None:
     """Write weights, optimizer state and `progress` (plain values) to `path`: to a temporary name, then renamed."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    for left in path.parent.glob("*.tmp"):
+        left.unlink()  # by a trainer that was killed; the run's lock is ours
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, *, model: nn.Module, optimizer: Optimizer, device: torch.device) -> dict[str, Any]:
@@ -41,6 +47,6 @@ def load(path: Path, *, model: nn.Module, optimizer: Optimizer, device: torch.de
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return dict(state["progress"])
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as problem:
-        why = str(problem).splitlines()[0]
+    except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError, pickle.UnpicklingError) as problem:
+        why = str(problem).partition("\n")[0]
         raise Refused(f"{path}: no usable checkpoint ({why}). RESUME=n starts a new run") from problem

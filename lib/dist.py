@@ -74,6 +74,20 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def highest(value: int, on: torch.device) -> int:
+    """The highest `value` of the processes, the same on each; `on` is their devices' kind."""
+    if not group.is_initialized():
+        return value
+    box = torch.tensor(value, device=on)
+    group.all_reduce(box, op=group.ReduceOp.MAX)
+    return int(box)
+
+
+def alone(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Inside it gradients stay with this process: for all batches of a step but the last."""
+    return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else contextlib.nullcontext()
+
+
 def agreed(value: Any) -> Any:
     """Rank 0's `value`, on every process. Anything that pickles."""
     if not group.is_initialized():

@@ -17,6 +17,7 @@ from lib.errors import Refused
 from lib.journal import folder
 
 QUICKSTART = "quickstart"
+NOT_HERE = ("DEFCONFIG", "O")  # of make's variables, those that training would ignore
 
 
 def command(root: Path, environ: Mapping[str, str]) -> list[str]:
@@ -25,8 +26,12 @@ def command(root: Path, environ: Mapping[str, str]) -> list[str]:
     Raises:
         Refused: the model has no train.py, or there is no such run.
     """
+    if out_of_place := [name for name in NOT_HERE if kconf.typed(environ, name)]:
+        raise Refused(
+            f"{', '.join(out_of_place)}: goes with make defconfig, not with training. Configure first, then make"
+        )
     overrides = kconf.overrides(root, environ)
-    resume = {"": "auto", "y": "auto", "n": "no"}.get(wanted := environ.get("RESUME", ""), wanted)
+    resume = {"": "auto", "y": "auto", "n": "no"}.get(wanted := kconf.typed(environ, "RESUME"), wanted)
     model, flags = kconf.model(root), ["--resume", resume]
     if resume not in ("auto", "no"):
         run = folder.find(root / "runs", resume, asked_as="RESUME")
@@ -40,10 +45,10 @@ def command(root: Path, environ: Mapping[str, str]) -> list[str]:
 
 def train(root: Path, environ: Mapping[str, str]) -> NoReturn:
     """Become the training script."""
+    words = command(root, environ)  # a slip is answered before anything is written
     if not (root / ".config").exists():
         print(f"no .config yet: defconfigs/{QUICKSTART} is loaded (make list-defconfigs shows the others)")
         kconf.defconfig(root, {"DEFCONFIG": QUICKSTART})
-    words = command(root, environ)
     print(f"$ {shlex.join([shown(words[0], root), *words[1:]])}", flush=True)
     os.chdir(root)
     os.execv(words[0], words)

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,6 +24,10 @@ from lib import checkpoint, dist
 from lib.errors import Refused
 from lib.progress import Progress, describe
 from lib.track.run import NullRun, Run
+
+MANY = 1_000_003  # a prime above the number of steps' and processes' neighbours
+GO_ON, FINISH, LEAVE = range(3)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last comes when a terminal is closed
 
 
 class Task(Protocol):
@@ -45,7 +50,11 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how to train; each field is the symbol of that name."""
+    """How long and how to train; each field is the symbol of that name.
+
+    Raises:
+        Refused: there is neither a number of epochs nor of steps.
+    """
 
     learning_rate: float
     min_learning_rate: float
@@ -59,18 +68,16 @@ class Plan:
     eval_interval: int
     checkpoint_interval_s: int
     precision: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.num_epochs and not self.max_iters:
+            raise Refused("NUM_EPOCHS=0 and MAX_ITERS=0: the learning rate needs an end to fall to. Set one of them")
 
     def steps(self, batches_per_epoch: int) -> int:
-        """Optimizer steps until the first limit of epochs and steps.
-
-        Raises:
-            Refused: neither is set.
-        """
+        """Optimizer steps until the first limit of epochs and steps."""
         by_epochs = math.ceil(self.num_epochs * batches_per_epoch / self.gradient_accumulation)
-        limits = [limit for limit in (by_epochs, self.max_iters) if limit]
-        if not limits:
-            raise Refused("NUM_EPOCHS=0 and MAX_ITERS=0: training would never end. Set one of them")
-        return min(limits)
+        return min(limit for limit in (by_epochs, self.max_iters) if limit)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of `step` (from 1) of `steps`: linear warm-up, then half a cosine down to the floor."""
@@ -90,11 +97,12 @@ class Position:
     loss_sum: float = 0.0  # of the batches since the last log
     loss_count: int = 0
     time_s: float = 0.0  # in earlier attempts and this one
+    world: int = 1  # processes
     validation: dict[str, float] = dataclasses.field(default_factory=dict)  # the latest
 
 
 class Stop:
-    """Notices SIGINT and SIGTERM, so that the loop can end after a whole step; a second Ctrl-C ends at once."""
+    """Notices SIGINT, SIGTERM and SIGHUP, so that the loop can end after a whole step; a second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -105,7 +113,7 @@ class Stop:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._notice) for number in STOPPING}
         try:
             yield
         finally:
@@ -158,8 +166,9 @@ def fit(task: Task, optimizer: Optimizer, run: Run | NullRun, plan: Plan, *, dev
         loop.restore()
         loop.train()
     if not loop.finished:
-        run.interrupted(signal.Signals(loop.stop.signal).name)
-        return 128 + loop.stop.signal
+        number = loop.stop.signal or signal.SIGTERM  # another process may have been the one to get it
+        run.interrupted(signal.Signals(number).name)
+        return 128 + number
     run.finish(loop.result())
     return 0
 
@@ -172,7 +181,7 @@ class Loop:
         self.model = task.model  # as it is saved; the task calls the one that averages gradients over the processes
         task.model = dist.wrap(task.model)
         self.steps = plan.steps(task.batches_per_epoch)
-        self.at = Position()
+        self.at = Position(world=dist.world())
         self.stop = Stop()
         self.finished = False
         self.progress = Progress(self.steps, shown=dist.rank() == 0)
@@ -186,6 +195,11 @@ class Loop:
         if path.exists():
             state = checkpoint.load(path, model=self.model, optimizer=self.optimizer, device=self.device)
             self.at = Position(**state)
+            if self.at.world != dist.world():
+                raise Refused(
+                    f"{path}: trained by {self.at.world} processes, now there are {dist.world()}. "
+                    f"Start {self.at.world} (torchrun --nproc-per-node), or a new run with RESUME=n"
+                )
             self.losses += self.at.loss_sum
             self.clock.earlier_s = self.at.time_s
         if self.run.store.attempts > 1:
@@ -203,45 +217,55 @@ class Loop:
         while not ended:
             self.step(batches)
             logs = self.at.step % self.plan.log_interval == 0
-            ended = self.told_to_stop(logs) or self.at.step == self.steps
-            self.finished = self.at.step == self.steps or (ended and not self.stop.signal)
+            told = self.told_to_stop(logs)
+            self.finished = self.at.step == self.steps or told == FINISH
+            ended = self.finished or told == LEAVE
             if logs or self.finished:
                 self.log()
-            if self.finished or self.at.step % self.plan.eval_interval == 0:
+            if self.finished or (not ended and self.at.step % self.plan.eval_interval == 0):
                 self.validate()
             if self.finished:
                 self.run.log({"best_val_loss": self.at.best_val_loss, "total_time_s": self.clock.total_s}, self.at.step)
             if ended or (logs and self.clock.since_save_s >= self.plan.checkpoint_interval_s):
                 self.save(checkpoint.LAST)
 
-    def told_to_stop(self, logs: bool) -> bool:
-        """By a signal or the clock. Several processes agree on it, at the steps that are logged."""
-        stop = bool(self.stop.signal) or 0 < self.plan.max_time_s <= self.clock.total_s
-        if dist.world() == 1:
-            return stop
-        if not logs:
-            return False
-        votes = dist.total(torch.tensor([stop, self.stop.signal], dtype=torch.int32, device=self.device)).tolist()
-        self.stop.signal = self.stop.signal or (signal.SIGTERM if votes[1] else 0)
-        return bool(votes[0])
+    def told_to_stop(self, logs: bool) -> int:
+        """GO_ON, FINISH when the time is up, LEAVE after a signal; processes agree on it at steps that are logged."""
+        told = GO_ON
+        if 0 < self.plan.max_time_s <= self.clock.total_s:
+            told = FINISH
+        if self.stop.signal:
+            told = LEAVE
+        if dist.world() == 1 or not logs:
+            return told if dist.world() == 1 else GO_ON
+        return dist.highest(told, self.device)
 
     def step(self, batches: Iterator[Any]) -> None:
         """One optimizer step."""
         self.at.step += 1
+        torch.manual_seed(self.seed_of(self.at.step))  # what is random in a step (dropout) needs no state to resume
         rate = self.plan.rate(self.at.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        for _ in range(self.plan.gradient_accumulation):
-            with self.autocast():
-                loss = self.task.loss(next(batches))
-            (loss / self.plan.gradient_accumulation).backward()  # type: ignore[no-untyped-call]
+        for batch in range(1, self.plan.gradient_accumulation + 1):
+            with dist.alone(self.task.model) if batch < self.plan.gradient_accumulation else contextlib.nullcontext():
+                with self.autocast():
+                    loss = self.task.loss(next(batches))
+                (loss / self.plan.gradient_accumulation).backward()  # type: ignore[no-untyped-call]
             self.losses += loss.detach()
         self.at.loss_count += self.plan.gradient_accumulation
         self.clock.batches += self.plan.gradient_accumulation
-        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip or math.inf)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.plan.grad_clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.plan.grad_clip, self.grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.advance()
+
+    def seed_of(self, step: int) -> int:
+        """A seed of its own for each step of each process."""
+        return (self.plan.seed * MANY + step) * MANY + dist.rank() & (1 << 63) - 1
 
     def log(self) -> None:
         """The step's numbers; the loss is the mean over all batches of all processes since the last log."""
@@ -275,10 +299,17 @@ class Loop:
         with self.clock.paused():
             self.at.loss_sum, self.at.time_s = float(self.losses), self.clock.total_s
             if dist.rank() == 0:
-                path = self.run.store.checkpoints / name
-                checkpoint.save(path, model=self.model, optimizer=self.optimizer, progress=dataclasses.asdict(self.at))
+                self.write(self.run.store.checkpoints / name)
         if name == checkpoint.LAST:
             self.clock.saved()
+
+    def write(self, path: Path) -> None:
+        """The checkpoint's file. A full disk costs this checkpoint, with a warning, and not the training."""
+        try:
+            checkpoint.save(path, model=self.model, optimizer=self.optimizer, progress=dataclasses.asdict(self.at))
+        except (OSError, RuntimeError) as problem:  # torch turns some of the former into the latter
+            why = str(problem).partition("\n")[0]
+            self.progress.say(f"warning: the checkpoint {path.name} of step {self.at.step} can't be written: {why}")
 
     def result(self) -> dict[str, float]:
         """What the run came to."""

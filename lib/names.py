@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -11,9 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.files import write_whole
+
 if TYPE_CHECKING:
     from datetime import datetime
 
+LONGEST_NAME = 100  # characters; a file system takes 255 bytes
+FOLDERS = ("TRACKER_PROJECT", "TRACKER_RUN_NAME")  # symbols whose value is the name of a folder
 BOTH = ("wandb", "trackio")
 CHECKSUM_FILE = ".project-checksum"  # in the root, ignored by git: "<checksum> <directory>"
 
@@ -31,6 +36,15 @@ def project(model: str, root: Path) -> str:
 def run_name(model: str, optimizer: str, when: datetime) -> str:
     """`lenet5_adamw_20261121-101500`."""
     return f"{model}_{optimizer}_{when:%Y%m%d-%H%M%S}"
+
+
+def fault(text: str) -> str:
+    """Why `text` can't name a project or a run, whose folder has the same name; "" when it can."""
+    if len(text) > LONGEST_NAME:
+        return f"a name has at most {LONGEST_NAME} characters, this has {len(text)}"
+    if "/" in text or "\\" in text or text.startswith((".", "-")) or text != text.strip() or not text.isprintable():
+        return "a name is a folder's: no / or \\, no leading dot, dash or blank, printable characters. Choose another"
+    return ""
 
 
 def installed(tracker: str) -> bool:
@@ -104,10 +118,6 @@ def _remembered(root: Path) -> str | None:
 
 
 def _remember(root: Path, checksum: str) -> str:
-    fresh = root / f"{CHECKSUM_FILE}.{os.getpid()}"
-    try:
-        fresh.write_text(f"{checksum} {root}\n", encoding="utf-8", errors="surrogateescape")
-        fresh.replace(root / CHECKSUM_FILE)
-    except OSError:
-        pass  # a read-only checkout: the same digits are computed again next time
+    with contextlib.suppress(OSError):  # a read-only checkout: the same digits are computed again next time
+        write_whole(root / CHECKSUM_FILE, f"{checksum} {root}\n")
     return checksum

@@ -236,7 +236,8 @@ def load(model: str, argv: Sequence[str] | None = None, *, front_end: FrontEnd, 
         folder = Path(own["--config"]) if "--config" in own else root
         if "--config" in own and not (folder / DOTCONFIG).is_file():
             raise Faults([f"--config {folder}: no {DOTCONFIG} there"])
-        resolved = (None if rest else _written(folder, model)) or _resolve(model, rest, folder, root, front_end)
+        ready = None if rest or folder != root else _written(root, model)
+        resolved = ready or _resolve(model, rest, folder, root, front_end)
     except Faults as faults:
         _tell("error", faults.lines)
         raise SystemExit(2) from None
@@ -258,8 +259,13 @@ def _own_flags(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return own, rest
 
 
+def digest_of(root: Path, names: Sequence[str]) -> str:
+    """sha256 (hex) of these files below the root, one after the other; raises OSError when one is gone."""
+    return hashlib.sha256(b"\0".join((root / name).read_bytes() for name in names)).hexdigest()
+
+
 def _written(folder: Path, model: str) -> Resolved | None:
-    """What config.py says, if it was made from the .config beside it for this model: no Kconfig tree is needed then."""
+    """What config.py says, if it was made for this model from the .config beside it and the Kconfig files of now."""
     try:
         dotconfig = (folder / DOTCONFIG).read_bytes()
         text = (folder / CONFIG_PY).read_text(encoding="utf-8")
@@ -270,9 +276,14 @@ def _written(folder: Path, model: str) -> Resolved | None:
     module: dict[str, Any] = {"__name__": "config"}
     exec(compile(text, folder / CONFIG_PY, "exec"), module)  # not imported: bytecode caches can be a second old
     config = module["config"]
-    if model != config.MODEL:
+    told = config.provenance
+    try:
+        stale = told["kconfig_sha256"] != digest_of(folder, told["kconfig"])
+    except (KeyError, OSError):
+        stale = True
+    if stale or model != config.MODEL:
         return None
-    return Resolved(config.asdict(), config.origins, config.unset, config.provenance, [], dotconfig.decode(), text)
+    return Resolved(config.asdict(), config.origins, config.unset, told, [], dotconfig.decode(), text)
 
 
 def _resolve(model: str, rest: Sequence[str], folder: Path, root: Path, front_end: FrontEnd) -> Resolved:

@@ -35,7 +35,7 @@ def opened(record: Record, trackers: Settings, device: torch.device, *, data: st
         with dist.joined(device):
             yield NullRun(Path(dist.agreed(None)))
         return
-    run = _run(record, trackers)
+    run = _run(record, trackers, data)
     with console.kept(run.store.path / "console.log"):
         with run, dist.joined(device):
             dist.agreed(str(run.store.path))
@@ -52,16 +52,16 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def _run(record: Record, trackers: Settings) -> Run:
-    earlier = _earlier(record)
+def _run(record: Record, trackers: Settings, data: str) -> Run:
+    earlier = _earlier(record, data)
     if earlier:
         print(f"resume    {shown(earlier.path)}  (RESUME=n starts anew)", file=sys.stderr)
         return Run(earlier, trackers)
     name = record.name or names.run_name(record.model, record.optimizer, datetime.now())
-    return Run.create(RUNS, record.project, name, files=record.files, trackers=trackers)
+    return Run.create(RUNS, record.project, name, texts=record.files, trackers=trackers)
 
 
-def _earlier(record: Record) -> folder.RunFolder | None:
+def _earlier(record: Record, data: str) -> folder.RunFolder | None:
     """The run to go on with, if there is one."""
     if record.resume == "no":
         return None
@@ -70,6 +70,8 @@ def _earlier(record: Record) -> folder.RunFolder | None:
     earlier = folder.find(RUNS, record.resume, asked_as="RESUME")
     if earlier.result is not None:
         raise Refused(f"{shown(earlier.path)}: this run is finished. RESUME=n starts a new one")
+    if earlier.data not in (None, data):
+        raise Refused(f"{shown(earlier.path)}: the data are others than it began with. RESUME=n starts a new run")
     theirs = earlier.configuration.get("provenance", {}).get("hash")
     if theirs != record.hash:
         raise Refused(

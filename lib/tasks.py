@@ -7,6 +7,7 @@ and spread over the processes; sums are in float64, so that the result does not 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ from lib.data import sampler
 from lib.data.images import Images
 
 Batch = tuple[Tensor, Tensor]  # what the model reads, and what it should say
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a task reads at a time; each field is the symbol of that name."""
+
+    batch_size: int  # of one micro-batch of one process
+    eval_samples: int  # batches in a validation
+    eval_batch_size: int
+    seed: int  # of the order of the data
 
 
 class ImageClassification:
@@ -34,22 +45,19 @@ class ImageClassification:
         self,
         model: nn.Module,
         data: Images,
+        sizes: Sizes,
         *,
-        batch_size: int,
-        eval_samples: int,
-        eval_batch_size: int,
-        seed: int,
         device: torch.device,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.model = model.to(device)
-        self.units_per_batch = batch_size
-        self.batches_per_epoch = batches_per_epoch(len(data.train_x), batch_size * world)
+        self.units_per_batch = sizes.batch_size
+        self.batches_per_epoch = batches_per_epoch(len(data.train_x), sizes.batch_size * world)
         self._train = (data.train_x.to(device), data.train_y.to(device))
         self._held = (data.held_x.to(device), data.held_y.to(device))
-        self._eval_batches = held_out_batches(len(data.held_x), eval_samples, eval_batch_size, rank=rank, world=world)
-        self._seed, self._rank, self._world = seed, rank, world
+        self._eval_batches = held_out_batches(len(data.held_x), sizes, rank=rank, world=world)
+        self._seed, self._rank, self._world = sizes.seed, rank, world
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Images (B, C, H, W) and labels (B,) of this process's micro-batches from number `first` on, for ever."""
@@ -93,12 +101,13 @@ def first_samples(first: int, batch_size: int, *, rank: int, world: int) -> Iter
         first += 1
 
 
-def held_out_batches(size: int, batches: int, batch_size: int, *, rank: int, world: int) -> list[NDArray[np.int64]]:
+def held_out_batches(size: int, sizes: Sizes, *, rank: int, world: int) -> list[NDArray[np.int64]]:
     """The held-out samples that process `rank` evaluates, batch by batch: every `world`-th batch from number `rank` on.
 
-    Over all processes `batches * batch_size` of `size` samples, evenly spread, or each of them once if there are fewer.
+    Over all processes `eval_samples * eval_batch_size` of `size` samples, evenly spread, or each once if fewer.
     """
-    count = min(size, batches * batch_size)
+    batch_size = sizes.eval_batch_size
+    count = min(size, sizes.eval_samples * batch_size)
     chosen = np.arange(count) * size // count  # 0 .. count-1 -> evenly over 0 .. size-1, each at most once
     return [chosen[start : start + batch_size] for start in range(0, count, batch_size)][rank::world]
 

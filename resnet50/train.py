@@ -21,9 +21,11 @@ def main() -> int:
     from resnet50.task import Task
     from lib import dist, loop, optim, session
     from lib.data import images
+    from lib.tasks import Sizes
     from lib.track.settings import Settings
 
     device = dist.device(opts.device)
+    plan = opts.fill(loop.Plan)
     data = images.load(opts.dataset, size=opts.image_size, root=options.ROOT)
     torch.manual_seed(opts.seed)
     model = ResNet(
@@ -31,19 +33,9 @@ def main() -> int:
     )
 
     with session.opened(opts.record(), opts.fill(Settings), device, data=data.fingerprint) as run:
-        task = Task(
-            model,
-            data,
-            batch_size=opts.batch_size,
-            eval_samples=opts.eval_samples,
-            eval_batch_size=opts.eval_batch_size,
-            seed=opts.seed,
-            device=device,
-            rank=dist.rank(),
-            world=dist.world(),
-        )
+        task = Task(model, data, opts.fill(Sizes), device=device, rank=dist.rank(), world=dist.world())
         optimizer = optim.build(opts.optimizer, model, opts.fill(optim.Settings))
-        return loop.fit(task, optimizer, run, opts.fill(loop.Plan), device=device)
+        return loop.fit(task, optimizer, run, plan, device=device)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,12 @@ Variables
   DEFCONFIG=       a defconfig by name or path, with +fragments
   TRACKER=         none, both, all, or names with commas: trackio,wandb,tensorboard
   SYMBOL=value     any symbol of the configuration (LEARNING_RATE=0.01, MODEL=gpt2); on train for that run alone
+  RUN=             a run, for tracker-sync and the trackers' tests: its folder, project/run or name
   RESUME=          n: start anew; a run: go on with that one
   O=               a folder for .config and config.py
   PYTHON= VENV=    the interpreter for .venv; an environment of your own instead of .venv
+  T=               what test passes on to pytest: T="-k journal"
+  YES=1            runs-clean and data-clean without asking
   V=1              show the commands
 
 The first time: `make`. Then `make trackio-show`.

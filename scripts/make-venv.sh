@@ -1,7 +1,7 @@
 #!/bin/sh
-# make-venv.sh FOLDER PYTHON REQUIREMENTS: make the virtual environment FOLDER with PYTHON when it is not there, and install.
+# make-venv.sh FOLDER REQUIREMENTS: make the virtual environment FOLDER with $PYTHON when it is not there, and install.
 set -eu
-folder=$1 python=$2 requirements=$3
+folder=$1 requirements=$2 python=${PYTHON:-python3}
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
 	echo "error: PYTHON=$python: Python 3.11 or newer is needed. Install it, or give PYTHON=/path/to/python3" >&2
 	exit 2

@@ -8,12 +8,12 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from lib import errors, options
+from lib import errors, kconf, options
 from lib.track import sync
 
 
 def main() -> int:
-    return sync.main(os.environ.get("RUN", ""), options.ROOT / "runs")
+    return sync.main(kconf.typed(os.environ, "RUN"), options.ROOT / "runs")
 
 
 if __name__ == "__main__":

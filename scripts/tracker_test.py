@@ -8,12 +8,12 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from lib import errors, options
+from lib import errors, kconf, options
 from lib.track import check
 
 
 def main() -> int:
-    return check.main(sys.argv[1], os.environ.get("RUN", ""), options.ROOT)
+    return check.main(sys.argv[1], kconf.typed(os.environ, "RUN"), options.ROOT)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from lib.options import ROOT
 
 MODELS = sorted(path.parent.name for path in ROOT.glob("*/train.py") if path.parent.name != "scripts")
 ROWS = {
-    0: ("errors", "options", "names", "metrics", "journal"),
+    0: ("errors", "files", "options", "names", "metrics", "journal"),
     1: ("kconf", "track", "gpu", "optim", "prune", "data", "checkpoint", "dist", "progress"),
     2: ("loop", "tasks", "matrix", "report", "plot", "session", "launch"),
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lib import files
 from lib.errors import Refused
 from lib.journal import folder, lines
 from lib.journal.environment import variables
@@ -198,7 +199,7 @@ def test_the_state_of_a_run_is_what_its_files_say(tmp_path: Path) -> None:
 def test_the_newest_unfinished_run_of_the_same_configuration_is_found(tmp_path: Path) -> None:
     def run(name: str, digest: str, *events: dict[str, str]) -> folder.RunFolder:
         store = folder.RunFolder.create(tmp_path, "p", name)
-        folder.write_whole(store.path / "config.json", json.dumps({"provenance": {"hash": digest}}))
+        files.write_whole(store.path / "config.json", json.dumps({"provenance": {"hash": digest}}))
         for event in events:
             store.record(**event)  # type: ignore[arg-type]
         time.sleep(0.01)
@@ -217,7 +218,7 @@ def test_the_newest_unfinished_run_of_the_same_configuration_is_found(tmp_path: 
 def test_a_run_is_found_by_name_or_path_or_refused(tmp_path: Path) -> None:
     for project in ("p", "q"):
         for name in {"p": ("one", "same"), "q": ("same",)}[project]:
-            folder.write_whole(folder.RunFolder.create(tmp_path, project, name).path / "config.json", "{}")
+            files.write_whole(folder.RunFolder.create(tmp_path, project, name).path / "config.json", "{}")
     assert folder.find(tmp_path, "one").path == tmp_path / "p" / "one"
     assert folder.find(tmp_path, "q/same").path == tmp_path / "q" / "same"
     assert folder.find(tmp_path, str(tmp_path / "p" / "one")).name == "one"

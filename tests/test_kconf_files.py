@@ -204,12 +204,18 @@ HOSTILE = [
 )
 def test_hostile_strings_stay_data(checkout: Path, text: str) -> None:
     if "\n" in text:
-        assert len(refused(checkout, f"TRACKER_RUN_NAME={text}")) == 1
+        assert len(refused(checkout, "TRACKER=wandb", f"WANDB_ENTITY={text}")) == 1
         return
-    assert text == made(checkout, f"TRACKER_RUN_NAME={text}").TRACKER_RUN_NAME
-    assert resolved(checkout).values["TRACKER_RUN_NAME"] == text
-    assert text == made(checkout, verb="olddefconfig").TRACKER_RUN_NAME
+    assert text == made(checkout, "TRACKER=wandb", f"WANDB_ENTITY={text}").WANDB_ENTITY
+    assert resolved(checkout).values["WANDB_ENTITY"] == text
+    assert text == made(checkout, verb="olddefconfig").WANDB_ENTITY
     assert not list(checkout.rglob("pwned"))
+
+
+@pytest.mark.parametrize("text", ["../../x", "a/b", ".hidden", "-x", " x", "x" * 101, "x" * 10**6])
+def test_what_can_not_name_a_folder_is_refused_in_one_short_line(checkout: Path, text: str) -> None:
+    (line,) = refused(checkout, f"TRACKER_RUN_NAME={text}")
+    assert ": a name " in line and len(line) < 250
 
 
 def test_what_is_not_utf8_is_refused(checkout: Path) -> None:

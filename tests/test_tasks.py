@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from gpt2.model import GPT2, NO_TARGET
 from gpt2.task import Task as TextTask
+from gpt2.task import check_fits
 from lib.data import DataError
 from lib.data.images import Images
 from lib.data.text import Text
-from lib.tasks import ImageClassification, held_out_batches
+from lib.tasks import ImageClassification, Sizes, held_out_batches
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -54,8 +55,9 @@ def pictures(train: int = 50, held: int = 37) -> Images:
 
 def image_task(*, batch_size: int = 5, eval_samples: int = 100, rank: int = 0, world: int = 1) -> ImageClassification:
     return ImageClassification(
-        Classifier(), pictures(), batch_size=batch_size, eval_samples=eval_samples, eval_batch_size=6,
-        seed=3, device=CPU, rank=rank, world=world,
+        Classifier(), pictures(),
+        Sizes(batch_size=batch_size, eval_samples=eval_samples, eval_batch_size=6, seed=3),
+        device=CPU, rank=rank, world=world,
     )  # fmt: skip
 
 
@@ -67,8 +69,8 @@ def letters(train: int = 500, held: int = 131) -> Text:
 def text_task(*, data: Text | None = None, eval_samples: int = 100, rank: int = 0, world: int = 1) -> TextTask:
     torch.manual_seed(0)
     return TextTask(
-        GPT2(layers=1, heads=2, width=16, block_size=8), data or letters(), batch_size=4, eval_samples=eval_samples,
-        eval_batch_size=3, seed=3, device=CPU, rank=rank, world=world,
+        GPT2(layers=1, heads=2, width=16, block_size=8), data or letters(),
+        Sizes(batch_size=4, eval_samples=eval_samples, eval_batch_size=3, seed=3), device=CPU, rank=rank, world=world,
     )  # fmt: skip
 
 
@@ -130,7 +132,8 @@ def test_the_last_window_of_the_training_text_is_drawn_too() -> None:
 
 def test_a_text_shorter_than_a_window_is_refused() -> None:
     with pytest.raises(DataError, match="GPT2_BLOCK_SIZE=8: the text has 8 tokens"):
-        text_task(data=letters(held=8))
+        check_fits(letters(held=8), 8)
+    check_fits(letters(held=9), 8)
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------
@@ -154,7 +157,7 @@ def test_losses_have_a_graph_and_are_means() -> None:
 @pytest.mark.parametrize(("size", "batches", "batch_size"), [(37, 100, 6), (36, 6, 6), (37, 3, 6), (1000, 7, 10)])
 @pytest.mark.parametrize("world", [1, 2, 5])
 def test_held_out_samples_are_shared_out_each_once(size: int, batches: int, batch_size: int, world: int) -> None:
-    shares = [held_out_batches(size, batches, batch_size, rank=rank, world=world) for rank in range(world)]
+    shares = [held_out_batches(size, Sizes(1, batches, batch_size, 0), rank=rank, world=world) for rank in range(world)]
     seen = np.concatenate([batch for share in shares for batch in share])
     assert len(seen) == len(set(seen.tolist())) == min(size, batches * batch_size)
     assert seen.min() == 0

@@ -32,7 +32,7 @@ from lib.track.run import Run
 from lib.track.settings import Settings
 runs, steps = Path(sys.argv[1]), int(sys.argv[2])
 files = {"config.json": "{}"}
-with Run.create(runs, "killed-" + runs.name, "run", files=files, trackers=Settings(enable_trackio=True)) as run:
+with Run.create(runs, "killed-" + runs.name, "run", texts=files, trackers=Settings(enable_trackio=True)) as run:
     for step in range(steps):
         run.log({"loss": step * 0.1}, step)
     print(run.store.path, flush=True)
@@ -41,11 +41,11 @@ with Run.create(runs, "killed-" + runs.name, "run", files=files, trackers=Settin
 
 
 def create(tmp_path: Path, trackers: Settings = ALL) -> Run:
-    return Run.create(tmp_path / "runs", f"project-{tmp_path.name}", "run", files=CONFIG, trackers=trackers)
+    return Run.create(tmp_path / "runs", f"project-{tmp_path.name}", "run", texts=CONFIG, trackers=trackers)
 
 
 def steps_of(tracker: str, store: folder.RunFolder, name: str) -> list[int]:
-    return sorted(step for step, found in connect(tracker, store).stored() if found == name)
+    return sorted(step for step, found, _ in connect(tracker, store).stored() if found == name)
 
 
 def trackio_rows(store: folder.RunFolder) -> list[int]:
@@ -228,14 +228,70 @@ def test_what_an_offline_run_leaves_to_do_is_said(tmp_path: Path) -> None:
     with create(tmp_path, Settings(enable_wandb=True, wandb_offline=True)) as run:
         run.log({"loss": 1.0}, 0)
         run.finish({})
-    assert run.looks["wandb"].startswith(f"wandb sync {run.store.path}/wandb/offline-run-")
+    assert run.looks["wandb"] == "make wandb-sync"
+
+
+def test_when_the_sidecar_dies_another_one_takes_over(tmp_path: Path) -> None:
+    with create(tmp_path, Settings(enable_trackio=True, enable_tensorboard=True)) as run:
+        for step in range(30):
+            run.log({"loss": float(step)}, step)
+            if step == 10:
+                assert run._sidecar is not None
+                run._sidecar.kill()
+                run._sidecar.wait()
+        time.sleep(1.1)
+        said = list(run.news())
+        for step in range(30, 40):
+            run.log({"loss": float(step)}, step)
+        run.finish({})
+    assert "warning: the trackers' sidecar ended with status -9; another one takes over" in said
+    assert trackio_rows(run.store) == list(range(40))
+    assert steps_of("tensorboard", run.store, "loss") == list(range(40))
+
+
+def test_no_secret_that_a_client_says_is_kept_or_shown(
+    tmp_path: Path, planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two, three = (word * 3 for word in ("abra", "sesame", "hunter"))  # whole in no source
+    monkeypatch.setenv("MY_API_KEY", three)
+    url = f"https://user:{one}/x@host.example/p?api_key={two} {three}"
+    plant(planted, "trackio", f"import trackio; trackio.init = lambda **_: (_ for _ in ()).throw(OSError({url!r}))")
+    with create(tmp_path, Settings(enable_trackio=True)) as run:
+        run.finish({})
+    shown = capsys.readouterr().err
+    assert "OSError: https://host.example/p ***" in shown
+    kept = "".join(path.read_text(errors="replace") for path in run.store.path.rglob("*") if path.is_file())
+    for secret in (one, two, three):
+        assert secret not in shown and secret not in kept
+
+
+def test_a_torn_end_of_the_journal_is_nothing_left_to_send(tmp_path: Path) -> None:
+    with create(tmp_path, Settings(enable_trackio=True)) as run:
+        run.log({"loss": 1.0}, 0)
+        run.finish({})
+    with (run.store.path / lines.NAME).open("ab") as file:
+        file.write(b'{"seq":1,"time":1.0,"st')
+    assert sync.main(str(run.store.path), tmp_path / "runs") == 0
+
+
+def test_the_check_of_a_tracker_sees_a_point_that_is_there_twice(tmp_path: Path) -> None:
+    with create(tmp_path, Settings(enable_trackio=True)) as run:
+        run.log({"loss": 1.0}, 0)
+        run.finish({})
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob(f"{run.store.project}*.db")
+    with sqlite3.connect(database) as connection:
+        columns = "timestamp, run_id, run_name, step, metrics"
+        connection.execute(f"INSERT INTO metrics ({columns}) SELECT {columns} FROM metrics WHERE run_name = 'run'")
+    sent, wrong, found = check.compare("trackio", run.store)
+    assert (sent, found) == (1, 2) and wrong
 
 
 def test_the_trackers_processes_do_not_see_the_job_or_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+    names = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"}
+    for name in names:
         monkeypatch.setenv(name, "1")
     told = sidecar.environment()
-    assert not [name for name in told if name.startswith(sidecar.NOT_FOR_CLIENTS)]
+    assert not names & told.keys()
     assert told["CUDA_VISIBLE_DEVICES"] == ""
 
 

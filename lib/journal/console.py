@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
+
+from lib.journal import secrets
 
 
 class Tee(io.TextIOBase):
@@ -39,14 +42,20 @@ class Tee(io.TextIOBase):
 
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[None]:
-    """Inside it, stdout and stderr are also appended to the file at `path`, line by line."""
+    """Inside it, stdout and stderr are also appended to the file at `path`, line by line; so is what ends it."""
     before = sys.stdout, sys.stderr
-    with path.open("a", encoding="utf-8", errors="replace", buffering=1) as file:
-        sys.stdout, sys.stderr = Tee(before[0], file), Tee(before[1], file)
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = before
+    file = path.open("a", encoding="utf-8", errors="replace", buffering=1)
+    sys.stdout, sys.stderr = Tee(before[0], file), Tee(before[1], file)
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(OSError):
+            file.write(secrets.scrubbed(traceback.format_exc()))
+        raise
+    finally:
+        sys.stdout, sys.stderr = before
+        with contextlib.suppress(OSError):  # a full disk never costs the run its end
+            file.close()
 
 
 def screen() -> TextIO:

@@ -12,106 +12,21 @@ The state of a run is derived from these, never stored: after SIGKILL no status 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import socket
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from lib import names
 from lib.errors import Refused
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put `text` at `path` all at once: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def append_line(path: Path, entry: Mapping[str, Any]) -> None:
-    """Append `entry` with the time as one JSON line, with one write."""
-    data = json.dumps({"time": time.time(), **entry}).encode() + b"\n"
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines at `path`, without those that are torn; none when there is no file."""
-    try:
-        raw = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    entries = []
-    for line in raw:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            entries.append(entry)
-    return entries
+from lib.files import Lock, append_line, read_lines, read_object, write_whole
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Put result.json into `folder`: the run is done. Its appearance is atomic."""
     write_whole(folder / "result.json", json.dumps(result, indent=1) + "\n")
-
-
-class Lock:
-    """A file that one process holds; the kernel lets it go when that process dies, however it dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[str] | None = None
-
-    def take(self, patience_s: float = 1.0) -> bool:
-        """True when this process holds it now; False when another still has it after `patience_s`."""
-        file = self._path.open("a+")
-        until = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    file.close()
-                    return False
-                time.sleep(0.05)
-        file.truncate(0)
-        file.write(f"{os.getpid()} {socket.gethostname()}\n")
-        file.flush()
-        self._file = file
-        return True
-
-    def free(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    @property
-    def holder(self) -> str | None:
-        """`pid host` of the process that has it, None when nobody has."""
-        try:
-            with self._path.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return file.read().strip() or "another process"
-        except FileNotFoundError:
-            pass
-        return None
 
 
 @dataclass(frozen=True)
@@ -122,7 +37,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, project: str, name: str) -> RunFolder:
-        """A new folder for the run `name`, or `name-2`, `name-3`, … when there is one of that name."""
+        """A new folder for the run `name`, or `name-2`, `name-3`, … when there is one of that name.
+
+        Raises:
+            Refused: a name that can't be a folder's.
+        """
+        for symbol, text in zip(names.FOLDERS, (project, name), strict=True):
+            if why := names.fault(text):
+                raise Refused(f"{symbol}={text[:120]}: {why}")
         (runs / project).mkdir(parents=True, exist_ok=True)
         attempt, path = 1, runs / project / name
         while True:
@@ -169,14 +91,16 @@ class RunFolder:
     @property
     def configuration(self) -> dict[str, Any]:
         """config.json: `values`, `origins` and `provenance`; empty when the folder has none."""
-        try:
-            return dict(json.loads((self.path / "config.json").read_text()))
-        except (FileNotFoundError, ValueError):
-            return {}
+        return read_object(self.path / "config.json") or {}
 
     @property
     def events(self) -> list[dict[str, Any]]:
         return read_lines(self.path / "events.jsonl")
+
+    @property
+    def data(self) -> str | None:
+        """The fingerprint of what the run trains on."""
+        return next((str(event["sha256"]) for event in self.events if event.get("event") == "data"), None)
 
     @property
     def attempts(self) -> int:
@@ -185,10 +109,7 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        try:
-            return dict(json.loads((self.path / "result.json").read_text()))
-        except (FileNotFoundError, ValueError):
-            return None
+        return read_object(self.path / "result.json")
 
     def record(self, event: str, **details: Any) -> None:
         """Append an event (`start`, `end`, …) with its details."""

@@ -25,10 +25,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from lib.files import ends_whole
 from lib.metrics import normalize
 
 NAME = "journal.jsonl"
 WAITING_LINES = 100_000  # kept in memory while the disk is full, about 20 MB
+TAIL = 1 << 16  # bytes; longer than any line that is written
 MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 Value = float | int | bool | str | None
@@ -50,7 +52,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._torn = not _ends_whole(self._fd)
+        self._torn = not ends_whole(self._fd)
         self._seq = itertools.count(last_seq(path) + 1)
         self._waiting: collections.deque[bytes] = collections.deque(maxlen=WAITING_LINES)
         self._warned = False
@@ -72,7 +74,8 @@ class Journal:
         return len(self._waiting)
 
     def close(self) -> None:
-        self.flush()
+        if lost := self.flush():
+            print(f"warning: the disk is still full: {lost} lines of the journal are lost", file=sys.stderr)
         os.close(self._fd)
 
     def _write(self, text: str) -> None:
@@ -124,6 +127,15 @@ class Reader:
         self.skipped += len(lines) - len(found)
         return found
 
+    def rest(self) -> list[Line]:
+        """All whole lines that are there now."""
+        found: list[Line] = []
+        before = -1
+        while before != self.offset:
+            before = self.offset
+            found += self.read()
+        return found
+
 
 def parse(raw: bytes) -> Line | None:
     """The line that `raw` holds, or None when it is torn or foreign."""
@@ -152,24 +164,19 @@ def effective(lines: Iterable[Line]) -> list[Line]:
 
 def read(folder: Path) -> list[Line]:
     """The points of the run in `folder` that count, in the order in which they were logged."""
-    reader = Reader(folder / NAME)
-    lines: list[Line] = []
-    while more := reader.read():
-        lines += more
-    return effective(lines)
+    return effective(Reader(folder / NAME).rest())
+
+
+def whole_size(path: Path) -> int:
+    """Bytes of the journal at `path` up to the end of its last whole line."""
+    reader = Reader(path, max(0, path.stat().st_size - TAIL))
+    reader.read()
+    return reader.offset
 
 
 def last_seq(path: Path) -> int:
     """The highest sequence number in the journal at `path`, -1 when it has no line."""
-    reader, last = Reader(path), -1
-    while lines := reader.read():
-        last = max(last, *(line.seq for line in lines))
-    return last
-
-
-def _ends_whole(fd: int) -> bool:
-    size = os.fstat(fd).st_size
-    return size == 0 or os.pread(fd, 1, size - 1) == b"\n"
+    return max((line.seq for line in Reader(path).rest()), default=-1)
 
 
 @functools.lru_cache(maxsize=4096)

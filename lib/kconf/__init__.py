@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lib.kconf import layers, verbs
-from lib.kconf.store import DOTCONFIG
 from lib.kconf.tree import Tree
 from lib.kconf.verbs import MAKE_VARIABLES, VERBS, resolve
-from lib.options import Assignment, Faults, Resolved, Symbol, flag
+from lib.options import DOTCONFIG, Assignment, Faults, Resolved, Symbol, flag
 
 __all__ = [
     "MAKE_VARIABLES",
@@ -30,6 +29,7 @@ __all__ = [
     "overrides",
     "resolve",
     "symbols",
+    "typed",
 ]
 
 
@@ -56,6 +56,11 @@ def overrides(root: Path, environ: Mapping[str, str]) -> list[Assignment]:
         if layers.is_ambient(assignment):
             print(f"note: {layers.ambient_note(assignment)}", file=sys.stderr)
     return typed
+
+
+def typed(environ: Mapping[str, str], name: str) -> str:
+    """The variable's value from make's command line; "" when it stands only in the environment, or nowhere."""
+    return environ.get(name, "") if name in environ.get("KCONF_CLI", "").split() else ""
 
 
 def model(root: Path) -> str:

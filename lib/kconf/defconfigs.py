@@ -41,8 +41,13 @@ def find(root: Path, text: str) -> list[Path]:
 
 
 def home(root: Path, text: str, model: str) -> Path:
-    """Where DEFCONFIG=text is saved: the file that it names, a new path, or a new name among the model's own."""
+    """Where DEFCONFIG=text is saved: the file that it names, a new path, or a new name among the model's own.
+
+    Raises Faults for a file that is no defconfig: it would be overwritten.
+    """
     if "/" in text or (root / text).is_file():
+        if (root / text).is_file() and _foreign((root / text).read_text(encoding="utf-8", errors="replace")):
+            raise Faults([f"DEFCONFIG={text}: that file is no defconfig and stays as it is. Choose another name"])
         return root / text
     known = [item.path for item in listing(root) if item.name == text]
     return known[0] if len(known) == 1 else root / model / "defconfigs" / text
@@ -76,3 +81,8 @@ def _summary(text: str) -> str:
         if line and line[0] != "#"
     ]
     return " ".join(lines) or "all defaults"
+
+
+def _foreign(text: str) -> bool:
+    """Whether a line is neither a setting nor a comment nor blank."""
+    return any(line.strip() and not line.startswith(("#", "CONFIG_")) for line in text.splitlines())

@@ -12,6 +12,7 @@ from lib import names
 from lib.kconf.tree import Tree
 from lib.options import Assignment
 
+LONGEST_QUOTE = 150  # characters of what was typed, in a message
 ENVIRONMENT = "environment"  # the origin of a TRACKER that nobody typed on the command line
 
 _LINE = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
@@ -83,7 +84,8 @@ def settle(tree: Tree, layers: Sequence[Sequence[Assignment]]) -> Settled:
 
 def fault(assignment: Assignment, reason: str) -> Fault:
     """`command line: BATCH_SIZE=1e3: expected int`; a flag is named the way it was typed."""
-    return Fault(f"{assignment.said}: {reason}", assignment)
+    said = assignment.said
+    return Fault(f"{said[:LONGEST_QUOTE] + '…' if len(said) > LONGEST_QUOTE else said}: {reason}", assignment)
 
 
 def is_ambient(assignment: Assignment) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from lib import names
 from lib.kconf import dotconfig
 from lib.kconf.tree import Tree, top_menu
-from lib.options import Assignment, Resolved, Value
+from lib.options import Assignment, Resolved, Value, digest_of
 
 _CONFIG_PY = '''\
 """The values of .config, typed: `from config import config`. Made by make; edit .config through `make menuconfig`."""
@@ -83,7 +83,8 @@ def render(tree: Tree, sources: dotconfig.Sources, taken: Mapping[str, Assignmen
         "overrides": list(sources.overrides),
         "hash": sha256("".join(written[name] for name in sorted(written)))[:16],
         "dotconfig_sha256": sha256(text),
-        "kconfig_sha256": _tree_hash(tree),
+        "kconfig": list(tree.kconf.kconfig_filenames),
+        "kconfig_sha256": digest_of(tree.root, tree.kconf.kconfig_filenames),
         "kconfiglib": tree.version,
     }
     python = _config_py(tree, values, origins, unset, provenance)
@@ -111,10 +112,6 @@ def _origin(tree: Tree, name: str, taken: Mapping[str, Assignment]) -> str:
     choice = next(iter(members.values())).choice if members else symbol.choice
     decisive = choice.selection.name if choice and choice.selection else name
     return taken[decisive].origin if decisive in taken else "default"
-
-
-def _tree_hash(tree: Tree) -> str:
-    return sha256(b"\0".join((tree.root / name).read_bytes() for name in tree.kconf.kconfig_filenames))
 
 
 def _config_py(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-DOTCONFIG = ".config"
-CONFIG_PY = "config.py"
+from lib import files
+from lib.options import CONFIG_PY, DOTCONFIG
 
 
 def write_pair(folder: Path, dotconfig: str, config_py: str) -> None:
@@ -20,25 +19,13 @@ def write_pair(folder: Path, dotconfig: str, config_py: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         before = _text(folder / DOTCONFIG)
+        texts = {folder / DOTCONFIG: dotconfig, folder / CONFIG_PY: config_py}
         if before not in (None, dotconfig):
-            replace(folder / f"{DOTCONFIG}.old", before or "")
+            texts[folder / f"{DOTCONFIG}.old"] = before or ""
         if before != dotconfig or _text(folder / CONFIG_PY) != config_py:
-            replace(folder / DOTCONFIG, dotconfig)
-            replace(folder / CONFIG_PY, config_py)
+            files.write_together(texts)
             for stale in (folder / "__pycache__").glob("config.*.pyc"):
-                stale.unlink(
-                    missing_ok=True
-                )  # Python compares size and whole seconds only, and would load the old values
-
-
-def replace(path: Path, text: str) -> None:
-    """Writes a file whole: readers see the old text or the new one, never half of it."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        fresh.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+                stale.unlink(missing_ok=True)  # Python compares size and whole seconds, and would load the old values
 
 
 def _text(path: Path) -> str | None:

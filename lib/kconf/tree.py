@@ -10,6 +10,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lib import names
 from lib.options import Faults, Symbol, Value
 
 TRACKER_MENU = "Experiment Tracking"
@@ -112,7 +113,9 @@ class Tree:
                 return "expected float"
             return None if float(text) in self.bounds[name] else f"outside {self.bounds[name]}"
         if kind == "string":
-            return "control characters cannot be stored" if _CONTROL.search(text) else None
+            if _CONTROL.search(text):
+                return "control characters cannot be stored"
+            return (names.fault(text) or None) if name in names.FOLDERS else None
         return None if (_INT if kind == "int" else _HEX).fullmatch(text) else f"expected {kind}"
 
     def out_of_range(self, name: str, text: str) -> str | None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib import names
+from lib import files, names
 from lib.kconf import defconfigs, dotconfig, layers, menu, render, store
 from lib.kconf.tree import Tree
-from lib.options import Assignment, Faults, Resolved
+from lib.options import CONFIG_PY, DOTCONFIG, Assignment, Faults, Resolved
 
 COMMAND_LINE = "command line"
 # Make's own variables; the rest of its command line are symbols. None of these may be one.
@@ -81,8 +81,8 @@ def menuconfig(root: Path, assignments: Sequence[Assignment]) -> int:
         store.write_pair(folder, resolved.dotconfig, resolved.config_py)
 
     notes = [*below.notes, *opened.notes]
-    unsaved = bool(notes or typed) or not (folder / store.DOTCONFIG).exists()
-    status = menu.run(tree, folder / store.DOTCONFIG, opened.taken, save=save, dropped=notes, unsaved=unsaved)
+    unsaved = bool(notes or typed) or not (folder / DOTCONFIG).exists()
+    status = menu.run(tree, folder / DOTCONFIG, opened.taken, save=save, dropped=notes, unsaved=unsaved)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     return status
@@ -91,15 +91,15 @@ def menuconfig(root: Path, assignments: Sequence[Assignment]) -> int:
 def savedefconfig(root: Path, assignments: Sequence[Assignment]) -> int:
     """Writes the lines of .config that differ from the defaults to DEFCONFIG, or to the file `defconfig`."""
     folder = _folder(root, assignments)
-    if not (folder / store.DOTCONFIG).exists():
-        raise Faults([f"no {store.DOTCONFIG} to save; make defconfig or make menuconfig makes one"])
+    if not (folder / DOTCONFIG).exists():
+        raise Faults([f"no {DOTCONFIG} to save; make defconfig or make menuconfig makes one"])
     tree = Tree(root)
-    below = dotconfig.read(tree, folder / store.DOTCONFIG)
+    below = dotconfig.read(tree, folder / DOTCONFIG)
     resolved = _resolved(tree, below, layers.layered(overrides(assignments)))
     wanted = _own(assignments, "DEFCONFIG")
     target = defconfigs.home(root, wanted, str(resolved.values["MODEL"])) if wanted else folder / "defconfig"
     with _writing(target):
-        store.replace(target, "".join(f"{line}\n" for line in tree.minimal().values()))
+        files.write_whole(target, "".join(f"{line}\n" for line in tree.minimal().values()))
     _say(resolved.notes, f"saved {defconfigs.shown(root, target)}")
     return 0
 
@@ -154,7 +154,7 @@ def _load(tree: Tree, wanted: str) -> tuple[list[list[Assignment]], list[tuple[s
 
 
 def _old(tree: Tree, folder: Path) -> dotconfig.Below:
-    path = folder / store.DOTCONFIG
+    path = folder / DOTCONFIG
     return dotconfig.read(tree, path, lenient=True) if path.exists() else dotconfig.NOTHING
 
 
@@ -171,7 +171,7 @@ def _finish(tree: Tree, folder: Path, resolved: Resolved) -> int:
     said = " ".join(
         [source, *(path for path, _ in resolved.provenance["fragments"]), *resolved.provenance["overrides"]]
     )
-    _say(notes, f"wrote {defconfigs.shown(tree.root, folder / store.DOTCONFIG)} and {store.CONFIG_PY} ({said})")
+    _say(notes, f"wrote {defconfigs.shown(tree.root, folder / DOTCONFIG)} and {CONFIG_PY} ({said})")
     return 0
 
 

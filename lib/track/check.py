@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import random
@@ -45,7 +46,7 @@ def send(tracker: str, root: Path) -> folder.RunFolder:
     name = names.run_name("curves", tracker, datetime.now())
     config = json.dumps({"values": {"MODEL": "curves", "LEARNING_RATE": 0.001, "SEED": 0}}) + "\n"
     project = names.project("tracker-test", root)
-    with Run.create(root / "runs", project, name, files={"config.json": config}, trackers=on) as run:
+    with Run.create(root / "runs", project, name, texts={"config.json": config}, trackers=on) as run:
         for step in range(STEPS):
             run.log(curves(step), step)
         run.finish({"steps": STEPS})
@@ -71,11 +72,14 @@ def curves(step: int) -> dict[str, float]:
 def compare(tracker: str, store: folder.RunFolder) -> tuple[int, list[str], int]:
     """How many numbers the journal holds, what differs in `tracker`, and how many numbers that holds."""
     sent = {(line.step, name): v for line in lines.read(store.path) for name, v in line.values.items()}
-    found = connect(tracker, store).stored()
+    points = connect(tracker, store).stored()
+    found = {(step, name): value for step, name, value in points}
     differ = [key for key in sent if key not in found or not _same(tracker, sent[key], found[key])]
     wrong = [f"{name} at step {step}: {sent[step, name]}, not {found.get((step, name))}" for step, name in differ]
     wrong += [f"{name} at step {step}: was never sent" for step, name in found.keys() - sent.keys()]
-    return len(sent), wrong, len(found)
+    often = collections.Counter((step, name) for step, name, _ in points)
+    wrong += [f"{name} at step {step}: is there {count} times" for (step, name), count in often.items() if count > 1]
+    return len(sent), wrong, len(points)
 
 
 def _same(tracker: str, sent: lines.Value, held: lines.Value) -> bool:

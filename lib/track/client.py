@@ -15,6 +15,8 @@ from lib.journal.folder import RunFolder
 from lib.journal.lines import Line, Value
 from lib.track import settings
 
+Point = tuple[int, str, Value]  # step, name, value
+
 
 @dataclass(frozen=True)
 class Target:
@@ -42,18 +44,19 @@ class Client(Protocol):
     def finish(self, *, failed: bool) -> str:
         """Close the run, marked when it ended badly; what is left for the user to do, or ""."""
 
-    def stored(self) -> dict[tuple[int, str], Value]:
-        """What the tool's own reader finds of this run: (step, name) -> value."""
+    def stored(self) -> list[Point]:
+        """What the tool's own reader finds of this run, each point as often as it is there."""
 
 
 def connect(name: str, folder: RunFolder) -> Client:
     """The client of the tracker `name` for the run in `folder`; its package is imported here and nowhere else."""
+    record = folder.configuration
     target = Target(
         id=folder.id,
         project=folder.project,
         name=folder.name,
         folder=folder.path,
-        config=folder.configuration.get("values", {}),
+        config={**record.get("values", {}), "provenance": record.get("provenance", {})},
         options=settings.read(folder.trackers).get(name, {}),
     )
     module = importlib.import_module(f"lib.track.to_{name}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.journal.folder import write_whole
+from lib.files import read_object, write_whole
+from lib.names import installed
 
 PACKAGES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"}  # tracker -> what pip installs
 
@@ -40,12 +40,8 @@ class Settings:
 
 
 def missing(name: str) -> str | None:
-    """What to type when the package of the tracker `name` is not installed; None when it is.
-
-    A folder `./wandb` of data makes `import wandb` succeed without the package: only a module with an origin counts.
-    """
-    spec = importlib.util.find_spec(PACKAGES[name])
-    return None if spec is not None and spec.origin is not None else f"pip install {PACKAGES[name]}"
+    """What to type when the package of the tracker `name` is not installed; None when it is."""
+    return None if installed(PACKAGES[name]) else f"pip install {PACKAGES[name]}"
 
 
 def write(path: Path, trackers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -55,7 +51,4 @@ def write(path: Path, trackers: Mapping[str, Mapping[str, Any]]) -> None:
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
     """The options that `write` kept in the folder `path`; empty when there are none."""
-    try:
-        return dict(json.loads((path / "settings.json").read_text()))
-    except FileNotFoundError:
-        return {}
+    return read_object(path / "settings.json") or {}

@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from lib.journal.folder import RunFolder, append_line
+from lib.files import append_line
+from lib.journal.folder import RunFolder
 from lib.track.worker import REPORTED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from lib.journal import folder, lines
 from lib.track import settings, sidecar, worker
 from lib.track.run import events_of, told
 
+SAY_EVERY_S = 2.0
 PATIENCE_S = 3600.0  # a cloud may be slow; Ctrl-C stops the waiting, not the sending
 
 
@@ -28,15 +31,24 @@ def main(run: str, runs: Path) -> int:
     if absent := [f"{name} is not installed ({pip})" for name in names if (pip := settings.missing(name))]:
         raise Refused(f"RUN={run}: {', '.join(absent)}")
     before = {name: len(events_of(store, name)) for name in names}
+    size = lines.whole_size(store.path / lines.NAME)
     process = sidecar.start(store, names, PATIENCE_S)
-    process.communicate()
-    size = (store.path / lines.NAME).stat().st_size
+    assert process.stdin is not None
+    process.stdin.close()
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SAY_EVERY_S)
+        shares = {name: _taken(store, name) * 100 // max(1, size) for name in names}
+        print("sending   " + ", ".join(f"{name} {share} %" for name, share in shares.items()), file=sys.stderr)
     complete = True
     for name in names:
         for event in events_of(store, name)[before[name] :]:
             if line := told(store, name, event) or event.get("todo"):
                 print(line, file=sys.stderr)
-        taken = worker.offset_of(store.trackers / f"{name}.json")
-        complete &= taken >= size
-        print(f"{name}: {taken} of {size} bytes of the journal taken")
+        complete &= _taken(store, name) >= size
+        print(f"{name}: {_taken(store, name)} of {size} bytes of the journal taken")
     return 0 if complete else 1
+
+
+def _taken(store: folder.RunFolder, tracker: str) -> int:
+    return worker.offset_of(store.trackers / f"{tracker}.json")

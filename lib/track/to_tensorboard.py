@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from lib.journal.lines import Line, Value
-from lib.track.client import Target
+from lib.track.client import Point, Target
 
 
 class Tracker:
@@ -32,7 +32,7 @@ class Tracker:
         for name, value in self._target.config.items():
             _set(start.hparams[name], value)
         self._session(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
-        return f"tensorboard --logdir {self._target.folder.parent}"
+        return "make tensorboard-show"
 
     def log(self, lines: Sequence[Line]) -> None:
         assert self._writer is not None
@@ -50,10 +50,10 @@ class Tracker:
         self._writer.close()
         return ""
 
-    def stored(self) -> dict[tuple[int, str], Value]:
+    def stored(self) -> list[Point]:
         events = EventAccumulator(str(self._folder), size_guidance={"scalars": 0})
         events.Reload()
-        return {(e.step, tag): e.value for tag in events.Tags()["scalars"] for e in events.Scalars(tag)}
+        return [(e.step, tag, e.value) for tag in events.Tags()["scalars"] for e in events.Scalars(tag)]
 
     def _session(self, tag: str, data: HParamsPluginData) -> None:
         """One line of TensorBoard's hyperparameter table."""

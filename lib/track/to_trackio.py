@@ -10,8 +10,8 @@ import trackio
 from trackio.sqlite_storage import SQLiteStorage
 
 from lib.errors import Refused
-from lib.journal.lines import Line, Value
-from lib.track.client import Target
+from lib.journal.lines import Line
+from lib.track.client import Point, Target
 
 
 class Tracker:
@@ -56,10 +56,10 @@ class Tracker:
         self._run.finish()
         return ""
 
-    def stored(self) -> dict[tuple[int, str], Value]:
+    def stored(self) -> list[Point]:
         logs = SQLiteStorage.get_logs(self._target.project, self._target.name, run_id=self._target.id)
         own = {"step", "timestamp"}  # columns of Trackio's, beside the values
-        return {(row["step"], name): value for row in logs for name, value in row.items() if name not in own}
+        return [(row["step"], name, value) for row in logs for name, value in row.items() if name not in own]
 
 
 def show(project: str, port: int) -> None:

@@ -1,4 +1,8 @@
-"""Weights & Biases, in the cloud or offline. An offline file can't be corrected: each start writes it anew."""
+"""Weights & Biases, in the cloud or offline. An offline file can't be corrected: each start writes it anew.
+
+The cloud drops steps that it has already, so there, too, each start sends from the first line: what an earlier process
+had queued and lost arrives as well.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,18 @@ from typing import Any
 
 import wandb
 
-from lib.journal.lines import Line, Value
-from lib.track.client import Target
+from lib.journal.lines import Line
+from lib.track.client import Point, Target
 
 
 class Tracker:
+    rebuilds = True
+
     def __init__(self, target: Target) -> None:
         self._target = target
         self._folder = target.folder / "wandb"
         self._mode, self._why = _mode(bool(target.options.get("offline")))
-        self.rebuilds = self._mode == "offline"
         self._run: Any = None  # wandb.Run
-        self._first = 0  # steps before it are in the cloud already
 
     def start(self, *, fresh: bool) -> str:
         if self._mode == "offline":
@@ -42,25 +46,23 @@ class Tracker:
                 x_disable_stats=True, console="off", disable_git=True, disable_code=True, silent=True
             ),
         )
-        self._first = self._run.step if self._run.resumed else 0
-        return self._run.url or f"offline{self._why}"
+        return self._run.url or f"{self._mode}{self._why}"
 
     def log(self, lines: Sequence[Line]) -> None:
         for line in lines:
-            if line.step >= self._first:
-                self._run.log({**line.values, "_timestamp": line.time}, step=line.step)
+            self._run.log({**line.values, "_timestamp": line.time}, step=line.step)
 
     def finish(self, *, failed: bool) -> str:
         self._run.finish(exit_code=1 if failed else 0)
-        return f"wandb sync {_newest(self._folder).parent}" if self._mode == "offline" else ""
+        return "make wandb-sync" if self._mode == "offline" else ""
 
-    def stored(self) -> dict[tuple[int, str], Value]:
+    def stored(self) -> list[Point]:
         inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(_newest(self._folder))]
         output = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout
-        points: dict[tuple[int, str], Value] = {}
+        points: list[Point] = []
         for row in output.splitlines():
             item = json.loads(row).get("history", {}).get("item", {})
-            points.update({(item["_step"], name): v for name, v in item.items() if not name.startswith("_")})
+            points += [(item["_step"], name, value) for name, value in item.items() if not name.startswith("_")]
         return points
 
 
@@ -69,7 +71,7 @@ def _mode(offline: bool) -> tuple[Any, str]:
     if offline:
         return "offline", ""
     if mode := os.environ.get("WANDB_MODE"):
-        return mode, f" (WANDB_MODE={mode})"
+        return {"dryrun": "offline"}.get(mode, mode), f" (WANDB_MODE={mode})"
     return ("online", "") if wandb.login(prompt=False) else ("offline", " (no login: `wandb login`, or WANDB_API_KEY)")
 
 

@@ -13,11 +13,14 @@ import sys
 import traceback
 from pathlib import Path
 
+from lib.files import append_line, read_object, write_whole
 from lib.journal import lines as journal
-from lib.journal.folder import RunFolder, append_line, write_whole
+from lib.journal import secrets
+from lib.journal.folder import RunFolder
 from lib.track.client import Client, connect
 
 POLL_S = 0.2
+LONGEST_REASON = 300  # characters
 REPORTED = 3  # exit status of a worker that has said itself why it failed
 
 
@@ -35,11 +38,11 @@ class Worker:
         """Start the client and bring it up to date; how the user looks at the run."""
         offset = offset_of(self._state)
         ahead = journal.Reader(self._folder.path / journal.NAME, offset)
-        rewound = offset > 0 and any(line.rewind is not None for line in _all(ahead))
+        rewound = offset > 0 and any(line.rewind is not None for line in ahead.rest())
         fresh = self._client.rebuilds or rewound
         self._reader = journal.Reader(self._folder.path / journal.NAME, 0 if fresh else offset)
         look = self._client.start(fresh=fresh)
-        self._send(journal.effective(_all(self._reader)))
+        self._send(journal.effective(self._reader.rest()))
         return look
 
     def pump(self) -> None:
@@ -67,17 +70,7 @@ class Worker:
 
 def offset_of(state: Path) -> int:
     """Bytes of the journal that the tracker whose state file this is has stored."""
-    try:
-        return int(json.loads(state.read_text())["offset"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return 0
-
-
-def _all(reader: journal.Reader) -> list[journal.Line]:
-    found: list[journal.Line] = []
-    while more := reader.read():
-        found += more
-    return found
+    return int((read_object(state) or {}).get("offset", 0))
 
 
 def main() -> int:
@@ -90,14 +83,15 @@ def main() -> int:
     try:
         client = connect(name, folder)
         worker = Worker(folder, name, client)
-        append_line(events, {"event": "started", "look": worker.open()})
+        append_line(events, {"event": "started", "look": secrets.scrubbed(worker.open())})
         while not select.select([sys.stdin], [], [], POLL_S)[0]:
             worker.pump()
         worker.drain()
-        todo = client.finish(failed=folder.state() not in ("finished", "running"))
+        todo = client.finish(failed=folder.state() in ("failed", "killed"))
     except Exception as problem:  # a foreign client may raise anything: one warning, and the points stay in the journal
-        append_line(events, {"event": "failed", "why": f"{type(problem).__name__}: {problem}".splitlines()[0]})
-        traceback.print_exc()
+        why = secrets.scrubbed(f"{type(problem).__name__}: {problem}").splitlines()[0]
+        append_line(events, {"event": "failed", "why": why[:LONGEST_REASON]})
+        print(secrets.scrubbed(traceback.format_exc()), file=sys.stderr, flush=True)
         os._exit(REPORTED)  # a client's exit handler may hang
     append_line(events, {"event": "finished", "todo": todo, "sent": worker.sent})
     return 0
