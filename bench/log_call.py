@@ -51,8 +51,8 @@ def measure(here: Path) -> dict[str, list[float]]:
     }  # fmt: skip
     for child in children.values():
         assert child.stdout is not None
-        while child.stdout.readline().strip() != "ready":
-            pass
+        while (line := child.stdout.readline()).strip() != "ready":
+            assert line, "a peer ended before it was ready"
     taken: dict[str, list[float]] = {name: [] for name in PEERS}
     for turn in range(TURNS + 1):
         for name in PEERS if turn % 2 else reversed(PEERS):
@@ -95,7 +95,7 @@ def ours(here: Path) -> Iterator[Log]:
     from lib.track.run import Run
     from lib.track.settings import Settings
 
-    on = Settings(enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
+    on = Settings(60, enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
     with Run.create(here, "ours", "run", texts={"config.json": "{}"}, trackers=on) as run:
         yield run.log
         run.finish({})

@@ -2,7 +2,9 @@
 # Prints y when TRACKER=LIST switches the tracker on, else n.   Usage: check-tracker-enabled.sh wandb "$TRACKER"
 # Names match whole; none, both (wandb,trackio), all (every installed one) and comma lists are understood.
 cd "$(dirname "$0")/.." || exit 2
-exec "${PYTHON:-python3}" -c '
+python=${PYTHON:-python3}
+test -x .venv/bin/python && python=.venv/bin/python # `all` asks which packages are installed, and that is where
+exec "$python" -c '
 import sys
 from lib.names import enabled
 if len(sys.argv) < 2:

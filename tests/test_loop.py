@@ -61,7 +61,7 @@ def train(
     tmp_path: Path, plan: loop.Plan = PLAN, *, run: Run | None = None, stop_at: int = 0, dropout: float = 0.0
 ) -> tuple[int, Run, Line]:
     files = {"config.json": "{}"}
-    run = run or Run.create(tmp_path, "p", "run", texts=files, trackers=Settings())
+    run = run or Run.create(tmp_path, "p", "run", texts=files, trackers=Settings(60))
     task = Line(stop_at, dropout)
     with run:
         optimizer = torch.optim.AdamW(task.model.parameters(), lr=1.0)
@@ -123,7 +123,7 @@ def test_a_run_that_was_stopped_logs_what_an_undisturbed_one_does(tmp_path: Path
     _, whole, task = train(tmp_path, dropout=0.3)
     status, run, _ = train(tmp_path, stop_at=stop_at, dropout=0.3)
     assert status == 128 + signal.SIGTERM and run.store.state() == "interrupted"
-    status, run, resumed = train(tmp_path, run=Run(run.store, Settings()), dropout=0.3)
+    status, run, resumed = train(tmp_path, run=Run(run.store, Settings(60)), dropout=0.3)
     assert status == 0 and run.store.state() == "finished"
     for name in ("train_loss", "val_loss", "learning_rate", "grad_norm"):
         assert logged(run, name) == logged(whole, name), name
@@ -138,7 +138,7 @@ def test_a_run_goes_on_with_as_many_processes_as_it_had(tmp_path: Path) -> None:
     state["progress"]["world"] = 2
     torch.save(state, path)
     with pytest.raises(Refused, match=r"trained by 2 processes, now there are 1. Start 2 "):
-        train(tmp_path, run=Run(run.store, Settings()))
+        train(tmp_path, run=Run(run.store, Settings(60)))
 
 
 def test_a_checkpoint_that_can_not_be_written_costs_a_warning_and_not_the_training(
@@ -162,7 +162,7 @@ def test_one_gradient_of_inf_does_not_spoil_the_others_when_clipping_is_off(tmp_
 
     task = Line()
     next(iter(task.model.parameters())).register_hook(lambda grad: grad * math.inf)
-    run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings())
+    run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings(60))
     with run:
         optimizer = Watch(task.model.parameters(), lr=1.0)
         loop.fit(task, optimizer, run, loop.Plan(**{**PLAN.__dict__, "max_iters": 1}), device=CPU)
@@ -202,7 +202,7 @@ def test_a_checkpoint_that_can_not_be_read_is_one_line(tmp_path: Path) -> None:
 
 def test_gradients_are_clipped_where_that_is_the_plan(tmp_path: Path) -> None:
     task = Line()
-    run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings())
+    run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings(60))
     plan = loop.Plan(**{**PLAN.__dict__, "grad_clip": 0.5, "max_iters": 1, "log_interval": 1})
     seen = []
 

@@ -332,7 +332,7 @@ def _awaited(clone: Path, pattern: str) -> Path:
 def test_the_journal_reads_with_one_line_of_pandas(clone: Path) -> None:
     assert make(clone, *SMALL).returncode == 0
     (run,) = runs(clone)
-    table = 'pandas.json_normalize(pandas.read_json(sys.argv[1], lines=True)["values"])'  # as the docs have it
+    table = 'pandas.json_normalize(pandas.read_json(sys.argv[1], lines=True).to_dict("records"))'  # as the docs have it
     code = f"import pandas, sys; print(len({table}))"
     read = subprocess.check_output([sys.executable, "-c", code, run.path / "journal.jsonl"], text=True)
     assert int(read) == len(lines.read(run.path))

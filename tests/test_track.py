@@ -21,7 +21,7 @@ from lib.track.client import connect
 from lib.track.run import Run
 from lib.track.settings import Settings
 
-ALL = Settings(enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
+ALL = Settings(60, enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
 NAMES = ("trackio", "wandb", "tensorboard")
 CONFIG = {"config.json": json.dumps({"values": {"MODEL": "lenet5", "LEARNING_RATE": 0.004, "COMPILE": False}})}
 
@@ -32,7 +32,7 @@ from lib.track.run import Run
 from lib.track.settings import Settings
 runs, steps = Path(sys.argv[1]), int(sys.argv[2])
 files = {"config.json": "{}"}
-with Run.create(runs, "killed-" + runs.name, "run", texts=files, trackers=Settings(enable_trackio=True)) as run:
+with Run.create(runs, "killed-" + runs.name, "run", texts=files, trackers=Settings(60, enable_trackio=True)) as run:
     for step in range(steps):
         run.log({"loss": step * 0.1}, step)
     print(run.store.path, flush=True)
@@ -125,7 +125,7 @@ def test_a_killed_trainer_loses_no_point_and_leaves_no_process(tmp_path: Path) -
     assert store.state() == "killed"
     _until(lambda: not _processes_of(store))
     assert steps_of("trackio", store, "loss") == list(range(1000))
-    with Run(store, Settings(enable_trackio=True)) as again:
+    with Run(store, Settings(60, enable_trackio=True)) as again:
         again.rewind(899)
         for step in range(900, 1100):
             again.log({"loss": step * 0.1}, step)
@@ -145,7 +145,7 @@ def test_a_tracker_that_breaks_warns_once_and_hurts_no_one(
     tmp_path: Path, planted: Path, capsys: pytest.CaptureFixture[str], code: str, why: str
 ) -> None:
     plant(planted, "trackio", code)
-    with create(tmp_path, Settings(enable_trackio=True, enable_tensorboard=True)) as run:
+    with create(tmp_path, Settings(60, enable_trackio=True, enable_tensorboard=True)) as run:
         for step in range(50):
             run.log({"loss": float(step)}, step)
         run.finish({})
@@ -163,7 +163,7 @@ def test_a_tracker_that_hangs_neither_slows_training_nor_delays_the_end_beyond_i
     tmp_path: Path, planted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant(planted, "trackio", "import time, trackio; trackio.init = lambda **_: time.sleep(600)")
-    with create(tmp_path, Settings(enable_trackio=True, enable_tensorboard=True, tracker_exit_timeout_s=2)) as run:
+    with create(tmp_path, Settings(2, enable_trackio=True, enable_tensorboard=True)) as run:
         began = time.monotonic()
         for step in range(1000):
             run.log({"loss": float(step)}, step)
@@ -182,7 +182,7 @@ def test_a_tracker_that_is_not_installed_is_one_line_with_the_pip_command(
     (tmp_path / "no_such_tracker").mkdir()  # as W&B's own ./wandb: a folder is no package
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(settings.PACKAGES, "trackio", "no_such_tracker")
-    with create(tmp_path, Settings(enable_trackio=True)) as run:
+    with create(tmp_path, Settings(60, enable_trackio=True)) as run:
         run.log({"loss": 1.0}, 0)
         run.finish({})
     assert capsys.readouterr().err == (
@@ -194,7 +194,7 @@ def test_a_tracker_that_is_not_installed_is_one_line_with_the_pip_command(
 
 
 def test_two_readers_of_one_run_send_each_point_once(tmp_path: Path) -> None:
-    with create(tmp_path, Settings(enable_trackio=True, tracker_exit_timeout_s=30)) as run:
+    with create(tmp_path, Settings(30, enable_trackio=True)) as run:
         for step in range(500):
             run.log({"loss": float(step)}, step)
         second = sidecar.start(run.store, ["trackio"], 1)
@@ -225,14 +225,14 @@ def test_the_check_of_a_tracker_fails_when_its_store_was_changed(
 
 
 def test_what_an_offline_run_leaves_to_do_is_said(tmp_path: Path) -> None:
-    with create(tmp_path, Settings(enable_wandb=True, wandb_offline=True)) as run:
+    with create(tmp_path, Settings(60, enable_wandb=True, wandb_offline=True)) as run:
         run.log({"loss": 1.0}, 0)
         run.finish({})
     assert run.looks["wandb"] == "make wandb-sync"
 
 
 def test_when_the_sidecar_dies_another_one_takes_over(tmp_path: Path) -> None:
-    with create(tmp_path, Settings(enable_trackio=True, enable_tensorboard=True)) as run:
+    with create(tmp_path, Settings(60, enable_trackio=True, enable_tensorboard=True)) as run:
         for step in range(30):
             run.log({"loss": float(step)}, step)
             if step == 10:
@@ -256,7 +256,7 @@ def test_no_secret_that_a_client_says_is_kept_or_shown(
     monkeypatch.setenv("MY_API_KEY", three)
     url = f"https://user:{one}/x@host.example/p?api_key={two} {three}"
     plant(planted, "trackio", f"import trackio; trackio.init = lambda **_: (_ for _ in ()).throw(OSError({url!r}))")
-    with create(tmp_path, Settings(enable_trackio=True)) as run:
+    with create(tmp_path, Settings(60, enable_trackio=True)) as run:
         run.finish({})
     shown = capsys.readouterr().err
     assert "OSError: https://host.example/p ***" in shown
@@ -266,7 +266,7 @@ def test_no_secret_that_a_client_says_is_kept_or_shown(
 
 
 def test_a_torn_end_of_the_journal_is_nothing_left_to_send(tmp_path: Path) -> None:
-    with create(tmp_path, Settings(enable_trackio=True)) as run:
+    with create(tmp_path, Settings(60, enable_trackio=True)) as run:
         run.log({"loss": 1.0}, 0)
         run.finish({})
     with (run.store.path / lines.NAME).open("ab") as file:
@@ -275,7 +275,7 @@ def test_a_torn_end_of_the_journal_is_nothing_left_to_send(tmp_path: Path) -> No
 
 
 def test_the_check_of_a_tracker_sees_a_point_that_is_there_twice(tmp_path: Path) -> None:
-    with create(tmp_path, Settings(enable_trackio=True)) as run:
+    with create(tmp_path, Settings(60, enable_trackio=True)) as run:
         run.log({"loss": 1.0}, 0)
         run.finish({})
     (database,) = Path(os.environ["TRACKIO_DIR"]).glob(f"{run.store.project}*.db")

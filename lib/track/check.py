@@ -19,6 +19,7 @@ from lib.track.client import connect
 from lib.track.run import Run
 
 STEPS = 200
+PATIENCE_S = 60  # for the tracker to take them
 SHOWN = 5  # differences that are printed
 
 
@@ -42,7 +43,7 @@ def main(tracker: str, run: str, root: Path) -> int:
 def send(tracker: str, root: Path) -> folder.RunFolder:
     """Log curves in a run of their own, with `tracker` on."""
     switch: dict[str, Any] = {f"enable_{tracker}": True}
-    on = settings.Settings(**switch)
+    on = settings.Settings(PATIENCE_S, **switch)
     name = names.run_name("curves", tracker, datetime.now())
     config = json.dumps({"values": {"MODEL": "curves", "LEARNING_RATE": 0.001, "SEED": 0}}) + "\n"
     project = names.project("tracker-test", root)

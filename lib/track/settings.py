@@ -18,13 +18,13 @@ PACKAGES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"
 class Settings:
     """The symbols of the menu "Experiment Tracking"; those that a disabled tracker leaves unset have a default here."""
 
+    tracker_exit_timeout_s: int
     enable_trackio: bool = False
     enable_wandb: bool = False
     enable_tensorboard: bool = False
     wandb_project: str = ""
     wandb_entity: str = ""
     wandb_offline: bool = False
-    tracker_exit_timeout_s: int = 60
 
     def enabled(self) -> dict[str, dict[str, Any]]:
         """The trackers that are on, each with its own options."""
