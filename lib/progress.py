@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Self
@@ -11,6 +10,8 @@ from tqdm import tqdm
 
 from lib.journal import console
 
+FORMAT = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}  {elapsed}<{remaining}{postfix}"
+BESIDE = ("train_loss", "images_per_second", "tokens_per_second")  # the bar: more would leave it no room
 PLAIN_EVERY_S = 5.0  # without a terminal, between two lines that only say how far it is
 
 
@@ -22,7 +23,7 @@ class Progress:
         self._shown = shown
         screen = console.screen()
         hidden = not (shown and screen.isatty())
-        self._bar = tqdm(total=steps, file=screen, disable=hidden, unit="step", dynamic_ncols=True, leave=False)
+        self._bar = tqdm(total=steps, file=screen, disable=hidden, dynamic_ncols=True, leave=False, bar_format=FORMAT)
         self._spoke = 0.0
 
     def __enter__(self) -> Self:
@@ -44,7 +45,8 @@ class Progress:
         """The numbers of a step: beside the bar, or as a line when the last one is a while ago."""
         for line in news:
             self.say(line)
-        self._bar.set_postfix_str(describe(values), refresh=False)
+        beside = {name: value for name, value in values.items() if name in BESIDE}
+        self._bar.set_postfix_str(describe(beside), refresh=False)
         if self._bar.disable and time.monotonic() - self._spoke > PLAIN_EVERY_S:
             self.say(f"step {step}/{self._steps}  {describe(values)}")
 
@@ -52,8 +54,9 @@ class Progress:
         """A line of its own."""
         if self._shown:
             self._spoke = time.monotonic()
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            self._bar.clear()
+            print(text, flush=True)
+            self._bar.refresh()
 
 
 def describe(values: Mapping[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 import pexpect
+import pyte
 import pytest
 
 from lib.journal import folder, lines
@@ -155,14 +157,19 @@ def test_after_sigkill_no_point_is_lost_and_make_goes_on(clone: Path) -> None:
 def test_ctrl_c_saves_and_the_next_make_goes_on(clone: Path) -> None:
     words = ["NUM_EPOCHS=40", "TRACKER=none", "EVAL_INTERVAL=100"]
     terminal = pexpect.spawn("make", [VENV, *words], cwd=str(clone), env=environment(TERM="xterm"), timeout=60)  # type: ignore[arg-type]
-    terminal.setwinsize(30, 120)
+    terminal.setwinsize(60, 120)
+    terminal.logfile_read = seen = io.BytesIO()
     terminal.expect("step 100/")
-    terminal.expect(r"\d+%\|")  # the bar
+    terminal.expect(r"\d+% ")  # the bar
     terminal.sendintr()
     terminal.expect("go on     make RESUME=")
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus != 0
+    screen = pyte.Screen(120, 60)
+    pyte.ByteStream(screen).feed(seen.getvalue())
+    assert [row for row in screen.display if row.startswith("step 100/")], "each line starts a row of its own"
+    assert not [row for row in screen.display if re.match(r" *\d+%.*step \d", row)], "the bar is wiped before a line"
     (run,) = runs(clone)
     assert run.state() == "interrupted" and (run.path / "checkpoints" / "last.pt").exists()
     assert "\r" not in (run.path / "console.log").read_text(), "the bar is not kept"
