@@ -1,7 +1,14 @@
 # Kilter: every verb. One line a recipe; the work is in scripts/ and lib/. `make help` prints the ## comments.
 
-PYTHON ?= python3
-VENV ?= .venv
+# A VENV of the user's own (conda, a GPU image) is used as it is; .venv is ours to make. Only make's command line counts.
+ifneq ($(origin VENV),command line)
+  VENV := .venv
+  READY := .venv/.ready
+  READY_DEV := .venv/.ready-dev
+endif
+ifneq ($(origin PYTHON),command line)
+  PYTHON := python3
+endif
 # Values reach the recipes through the environment, never as text: a quote or a ; in one stays what it is.
 export PYTHON VENV T
 PY := "$$VENV/bin/python"
@@ -11,6 +18,8 @@ TRACKERS := trackio wandb tensorboard
 # The names of what was set on make's command line; their values reach the recipes through the environment. One by one,
 # because make 4.3 loses some when .VARIABLES is filtered as a whole (savannah 59093).
 export KCONF_CLI := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
+# As typed: make would expand a $ in them, and run a $(shell …).
+$(foreach v,$(KCONF_CLI),$(eval override $v := $$(value $v))$(eval export $v))
 export PYTHONUTF8 = 1
 
 V ?= 0
@@ -18,12 +27,6 @@ Q := $(if $(filter 1,$(V)),,@)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := train
 .DELETE_ON_ERROR:
-
-# A VENV of the user's own (conda, a GPU image) is used as it is; .venv is ours to make.
-ifeq ($(origin VENV),file)
-  READY := .venv/.ready
-  READY_DEV := .venv/.ready-dev
-endif
 
 ##@ Train
 .PHONY: train

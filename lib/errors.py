@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 
 class Refused(Exception):
@@ -15,6 +17,9 @@ def guarded(main: Callable[[], int]) -> int:
     """Run `main`; a `Refused` becomes its lines on stderr and exit status 2, Ctrl-C 130, both without a traceback."""
     try:
         return main()
+    except BrokenPipeError:  # who read our output has seen enough
+        silence(sys.stdout)
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -22,3 +27,10 @@ def guarded(main: Callable[[], int]) -> int:
         for line in str(refusal).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 2
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is written to `stream`, whose reader is gone, vanish from now on; also what its buffer still holds."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -17,7 +17,11 @@ from lib.errors import Refused
 from lib.journal import folder
 
 QUICKSTART = "quickstart"
-NOT_HERE = ("DEFCONFIG", "O")  # of make's variables, those that training would ignore
+NOT_HERE = {
+    "DEFCONFIG": "make defconfig",
+    "O": "make defconfig",
+    "RUN": "tracker-sync and the trackers' tests",
+}  # of make's variables, those that training would ignore
 
 
 def command(root: Path, environ: Mapping[str, str]) -> list[str]:
@@ -26,10 +30,10 @@ def command(root: Path, environ: Mapping[str, str]) -> list[str]:
     Raises:
         Refused: the model has no train.py, or there is no such run.
     """
-    if out_of_place := [name for name in NOT_HERE if kconf.typed(environ, name)]:
-        raise Refused(
-            f"{', '.join(out_of_place)}: goes with make defconfig, not with training. Configure first, then make"
-        )
+    for name, place in NOT_HERE.items():
+        if kconf.typed(environ, name):
+            hint = "RESUME= goes on with a run" if name == "RUN" else "Configure first, then make"
+            raise Refused(f"{name}: goes with {place}, not with training. {hint}")
     overrides = kconf.overrides(root, environ)
     resume = {"": "auto", "y": "auto", "n": "no"}.get(wanted := kconf.typed(environ, "RESUME"), wanted)
     model, flags = kconf.model(root), ["--resume", resume]

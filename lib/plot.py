@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,9 @@ def learning_curves(folder: Path, path: Path) -> None:
     """Write the learning curves of the run in `folder` to `path`, a PNG of 1600 x 900 pixels."""
     figure = draw(lines.read(folder), folder.name)
     part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font lacks
+        figure.savefig(part, format="png")
     part.replace(path)
 
 

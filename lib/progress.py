@@ -34,9 +34,8 @@ class Progress:
 
     def resume(self, step: int) -> None:
         """Training goes on after `step`."""
-        self._bar.initial = step
-        self._bar.reset()
-        self._bar.update(step)
+        self._bar.initial = self._bar.n = self._bar.last_print_n = step  # done before: no part of the rate
+        self._bar.refresh()
 
     def advance(self) -> None:
         self._bar.update()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,6 +21,7 @@ from lib.track.settings import Settings
 
 RUNS = ROOT / "runs"
 CURVES = "curves.png"
+SHOWN = 3  # differences that are named
 
 
 @contextlib.contextmanager
@@ -72,12 +74,15 @@ def _earlier(record: Record, data: str) -> folder.RunFolder | None:
         raise Refused(f"{shown(earlier.path)}: this run is finished. RESUME=n starts a new one")
     if earlier.data not in (None, data):
         raise Refused(f"{shown(earlier.path)}: the data are others than it began with. RESUME=n starts a new run")
-    theirs = earlier.configuration.get("provenance", {}).get("hash")
-    if theirs != record.hash:
-        raise Refused(
-            f"{shown(earlier.path)}: its configuration is another one ({theirs}, not {record.hash}). "
-            f"Change nothing, or start anew with RESUME=n"
-        )
+    theirs, ours = earlier.configuration, json.loads(record.files["config.json"])
+    if theirs.get("provenance", {}).get("hash") != record.hash:
+        changes = [
+            f"{name}={value}, not {ours['values'].get(name)}"
+            for name, value in theirs.get("values", {}).items()
+            if value != ours["values"].get(name)
+        ]
+        what = "; ".join(changes[:SHOWN]) or "symbols that are new or gone"
+        raise Refused(f"{shown(earlier.path)}: its configuration is another one: {what}. RESUME=n starts a new run")
     return earlier
 
 

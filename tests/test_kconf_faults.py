@@ -45,7 +45,7 @@ TYPED = [
         "TRACKER=wandbb: unknown tracker 'wandbb'; did you mean wandb? (known: trackio, wandb, tensorboard)",
     ),
     ("DEFCONFIG=lenet5-adma", "no defconfig 'lenet5-adma'; close: lenet5-adam, lenet5-adamw; see make list-defconfigs"),
-    ("TRACKER_PROJECT=a\nb", "command line: TRACKER_PROJECT=a\nb: control characters cannot be stored"),
+    ("TRACKER_PROJECT=a\nb", "command line: TRACKER_PROJECT=a\\nb: control characters cannot be stored"),
     (
         "OPTIMIZER_ADAMW=n",
         "command line: OPTIMIZER_ADAMW=n: one member of a choice is always on; set another one to y instead",

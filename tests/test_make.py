@@ -176,7 +176,8 @@ def test_ctrl_c_saves_and_the_next_make_goes_on(clone: Path) -> None:
     anew = make(clone, *SMALL, "RESUME=n")
     assert anew.returncode == 0 and len(runs(clone)) == 2
     assert make(clone, "defconfig", "DEFCONFIG=gpt2-stdlib").returncode == 0  # the run has its own configuration
-    assert "its configuration is another one" in make(clone, f"RESUME={run.name}", "SEED=9").stderr
+    refused = make(clone, f"RESUME={run.name}", "SEED=9").stderr
+    assert "its configuration is another one: SEED=0, not 9. RESUME=n starts a new run" in refused
     done = make(clone, f"RESUME={run.name}")
     assert done.returncode == 0, done.stderr
     assert "goes on after step" in done.stdout and run.state() == "finished"
@@ -195,6 +196,8 @@ def test_ctrl_c_saves_and_the_next_make_goes_on(clone: Path) -> None:
         (["DEVICE=cuda"], "error: DEVICE=cuda: PyTorch "),
         (["DEFCONFIG=gpt2-stdlib"], "error: DEFCONFIG: goes with make defconfig, not with training"),
         (["TRACKER_RUN_NAME=../../x"], "error: command line: TRACKER_RUN_NAME=../../x: a name is a folder's"),
+        (["RUN=x"], "error: RUN: goes with tracker-sync and the trackers' tests, not with training. RESUME= goes on"),
+        (["LEARNING_RATE=a\nb"], r"error: command line: LEARNING_RATE=a\nb: expected float"),
         (["NUM_EPOCHS=0"], "error: NUM_EPOCHS=0 and MAX_ITERS=0: "),
     ],
 )
@@ -285,9 +288,32 @@ def test_a_path_is_data_for_make_whatever_it_holds(clone: Path, tmp_path: Path) 
     done = make(clone, f"VENV={tmp_path}/my env; touch pwned", "list-defconfigs")
     assert done.returncode == 0 and "gpt2-stdlib" in done.stdout, done.stderr
     words = ["make", "PYTHON=python3; touch pwned", "list-defconfigs"]
-    done = subprocess.run(words, cwd=clone, capture_output=True, text=True, env=environment())
+    done = subprocess.run(words, cwd=clone, capture_output=True, text=True, env=environment(VENV="elsewhere"))
     assert done.returncode == 2 and "Python 3.11 or newer is needed" in done.stderr
     assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("name", ["price$5", "$(shell touch pwned)", "a$$b", "${HOME}", "`touch pwned`;'\""])
+def test_a_dollar_is_data_for_make(clone: Path, name: str) -> None:
+    done = make(clone, "defconfig", "TRACKER=wandb", f"WANDB_ENTITY={name}")
+    assert done.returncode == 0, done.stderr
+    code = "from config import config; print(config.WANDB_ENTITY)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=clone, text=True) == f"{name}\n"
+    assert not list(clone.rglob("pwned"))
+
+
+def test_training_goes_on_when_nobody_reads_its_output(clone: Path) -> None:
+    trainer = subprocess.Popen(
+        ["make", VENV, "TRACKER=none", "NUM_EPOCHS=2"], cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=environment(),
+    )  # fmt: skip
+    assert trainer.stdout is not None
+    while b"step 0/" not in trainer.stdout.readline():
+        pass
+    trainer.stdout.close()
+    assert trainer.wait(60) == 0
+    (run,) = runs(clone)
+    assert run.state() == "finished" and "done      val_loss" in (run.path / "console.log").read_text()
 
 
 def test_what_stands_in_the_environment_alone_decides_nothing(clone: Path) -> None:

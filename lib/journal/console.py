@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from lib.errors import silence
 from lib.journal import secrets
 
 
@@ -21,13 +22,19 @@ class Tee(io.TextIOBase):
         self._kept = kept
 
     def write(self, text: str) -> int:
-        self.screen.write(text)
+        try:
+            self.screen.write(text)
+        except BrokenPipeError:  # `| head` has read enough, a tee or an ssh connection died: the run goes on
+            silence(self.screen)
         with contextlib.suppress(OSError, ValueError):  # a full disk or a late line never stops the run
             self._kept.write(text)
         return len(text)
 
     def flush(self) -> None:
-        self.screen.flush()
+        try:
+            self.screen.flush()
+        except BrokenPipeError:
+            silence(self.screen)
 
     def isatty(self) -> bool:
         return self.screen.isatty()

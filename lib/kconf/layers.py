@@ -84,7 +84,7 @@ def settle(tree: Tree, layers: Sequence[Sequence[Assignment]]) -> Settled:
 
 def fault(assignment: Assignment, reason: str) -> Fault:
     """`command line: BATCH_SIZE=1e3: expected int`; a flag is named the way it was typed."""
-    said = assignment.said
+    said = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in assignment.said)
     return Fault(f"{said[:LONGEST_QUOTE] + '…' if len(said) > LONGEST_QUOTE else said}: {reason}", assignment)
 
 

@@ -27,7 +27,7 @@ def main(tracker: str, run: str, root: Path) -> int:
     """Send curves to `tracker` and compare what it holds, or compare an earlier `run`; 1 when a point differs.
 
     Raises:
-        Refused: the tracker is not installed, or there is no such run.
+        Refused: the tracker is not installed or was not on in that run, its store can't be read, or there is no run.
     """
     if pip := settings.missing(tracker):
         raise Refused(f"{tracker} is not installed. {pip}")
@@ -35,6 +35,8 @@ def main(tracker: str, run: str, root: Path) -> int:
     sent, wrong, found = compare(tracker, store)
     for difference in wrong[:SHOWN]:
         print(f"differs   {difference}")
+    if len(wrong) > SHOWN:
+        print(f"          … and {len(wrong) - SHOWN} more")
     print(f"{tracker}: {sent} points sent, {found} read back" + (f", {len(wrong)} differ" if wrong else ""))
     print(f"run       {store.path}")
     return 1 if wrong or found != sent else 0
@@ -73,10 +75,17 @@ def curves(step: int) -> dict[str, float]:
 def compare(tracker: str, store: folder.RunFolder) -> tuple[int, list[str], int]:
     """How many numbers the journal holds, what differs in `tracker`, and how many numbers that holds."""
     sent = {(line.step, name): v for line in lines.read(store.path) for name, v in line.values.items()}
-    points = connect(tracker, store).stored()
+    if tracker not in settings.read(store.trackers):
+        raise Refused(f"RUN={store.name}: {tracker} was not on in this run")
+    try:
+        points = connect(tracker, store).stored()
+    except Exception as problem:  # a foreign reader may raise anything when its file is damaged or gone
+        raise Refused(f"{tracker}: what it stored can't be read ({type(problem).__name__}: {problem})") from problem
     found = {(step, name): value for step, name, value in points}
     differ = [key for key in sent if key not in found or not _same(tracker, sent[key], found[key])]
-    wrong = [f"{name} at step {step}: {sent[step, name]}, not {found.get((step, name))}" for step, name in differ]
+    wrong = [
+        f"{name} at step {step}: {sent[step, name]}, not {found.get((step, name), 'there')}" for step, name in differ
+    ]
     wrong += [f"{name} at step {step}: was never sent" for step, name in found.keys() - sent.keys()]
     often = collections.Counter((step, name) for step, name, _ in points)
     wrong += [f"{name} at step {step}: is there {count} times" for (step, name), count in often.items() if count > 1]
