@@ -70,6 +70,11 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
+def shown(path: Path, root: Path) -> str:
+    """`path` as it is typed and named from `root`, when it lies there."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
 def ends_whole(fd: int) -> bool:
     """Whether the open file is empty or ends in a newline."""
     size = os.fstat(fd).st_size

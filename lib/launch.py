@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from lib import kconf, options
+from lib import files, kconf, options
 from lib.errors import Refused
 from lib.journal import folder
 
@@ -53,15 +53,9 @@ def train(root: Path, environ: Mapping[str, str]) -> NoReturn:
     if not (root / ".config").exists():
         print(f"no .config yet: defconfigs/{QUICKSTART} is loaded (make list-defconfigs shows the others)")
         kconf.defconfig(root, {"DEFCONFIG": QUICKSTART})
-    print(f"$ {shlex.join([shown(words[0], root), *words[1:]])}", flush=True)
+    print(f"$ {shlex.join([files.shown(Path(words[0]), root), *words[1:]])}", flush=True)
     os.chdir(root)
     os.execv(words[0], words)
-
-
-def shown(program: str, root: Path) -> str:
-    """The interpreter as it is typed from the root: `.venv/bin/python`."""
-    path = Path(program)
-    return str(path.relative_to(root)) if path.is_relative_to(root) else program
 
 
 def trackio_show(root: Path, environ: Mapping[str, str]) -> int:

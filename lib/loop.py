@@ -25,7 +25,7 @@ from lib.errors import Refused
 from lib.progress import Progress, describe
 from lib.track.run import NullRun, Run
 
-MANY = 1_000_003  # a prime above the number of steps' and processes' neighbours
+MANY = 1_000_003  # keeps the seeds of neighbouring runs, steps and processes apart
 GO_ON, FINISH, LEAVE = range(3)
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last comes when a terminal is closed
 

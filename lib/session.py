@@ -13,6 +13,7 @@ import torch
 
 from lib import checkpoint, dist, names, plot
 from lib.errors import Refused
+from lib.files import shown
 from lib.journal import console, folder
 from lib.options import ROOT, Record
 from lib.progress import describe
@@ -42,22 +43,17 @@ def opened(record: Record, trackers: Settings, device: torch.device, *, data: st
         with run, dist.joined(device):
             dist.agreed(str(run.store.path))
             run.store.record("data", sha256=data)
-            print(f"run       {shown(run.store.path)}  on {device}")
+            print(f"run       {shown(run.store.path, ROOT)}  on {device}")
             yield run
             if run.store.result is not None:
                 plot.learning_curves(run.store.path, run.store.path / CURVES)
         _farewell(run)
 
 
-def shown(path: Path) -> str:
-    """`path` as the user would type it from the repository's root."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
 def _run(record: Record, trackers: Settings, data: str) -> Run:
     earlier = _earlier(record, data)
     if earlier:
-        print(f"resume    {shown(earlier.path)}  (RESUME=n starts anew)", file=sys.stderr)
+        print(f"resume    {shown(earlier.path, ROOT)}  (RESUME=n starts anew)", file=sys.stderr)
         return Run(earlier, trackers)
     name = record.name or names.run_name(record.model, record.optimizer, datetime.now())
     return Run.create(RUNS, record.project, name, texts=record.files, trackers=trackers)
@@ -71,9 +67,9 @@ def _earlier(record: Record, data: str) -> folder.RunFolder | None:
         return folder.unfinished(RUNS, record.project, record.hash)
     earlier = folder.find(RUNS, record.resume, asked_as="RESUME")
     if earlier.result is not None:
-        raise Refused(f"{shown(earlier.path)}: this run is finished. RESUME=n starts a new one")
+        raise Refused(f"{shown(earlier.path, ROOT)}: this run is finished. RESUME=n starts a new one")
     if earlier.data not in (None, data):
-        raise Refused(f"{shown(earlier.path)}: the data are others than it began with. RESUME=n starts a new run")
+        raise Refused(f"{shown(earlier.path, ROOT)}: the data are others than it began with. RESUME=n starts a new run")
     theirs, ours = earlier.configuration, json.loads(record.files["config.json"])
     if theirs.get("provenance", {}).get("hash") != record.hash:
         changes = [
@@ -82,7 +78,9 @@ def _earlier(record: Record, data: str) -> folder.RunFolder | None:
             if value != ours["values"].get(name)
         ]
         what = "; ".join(changes[:SHOWN]) or "symbols that are new or gone"
-        raise Refused(f"{shown(earlier.path)}: its configuration is another one: {what}. RESUME=n starts a new run")
+        raise Refused(
+            f"{shown(earlier.path, ROOT)}: its configuration is another one: {what}. RESUME=n starts a new run"
+        )
     return earlier
 
 
@@ -92,13 +90,12 @@ def _farewell(run: Run) -> None:
     result = store.result
     if result is None:
         saved = store.checkpoints / checkpoint.LAST
-        print(
-            f"stopped   {f'what was trained is in {shown(saved)}' if saved.exists() else 'before the first checkpoint'}"
-        )
-        print(f"go on     make RESUME={shown(store.path)}   (or just make, with the same configuration)")
+        kept = f"what was trained is in {shown(saved, ROOT)}" if saved.exists() else "before the first checkpoint"
+        print(f"stopped   {kept}")
+        print(f"go on     make RESUME={shown(store.path, ROOT)}   (or just make, with the same configuration)")
         return
     told = {name: value for name, value in result.items() if isinstance(value, float)}
     print(f"done      {describe(told)}")
-    print(f"folder    {shown(store.path)}  ({CURVES}, journal.jsonl, checkpoints/best.pt)")
+    print(f"folder    {shown(store.path, ROOT)}  ({CURVES}, journal.jsonl, checkpoints/best.pt)")
     for tracker, look in run.looks.items():
         print(f"{tracker:<10}{look}")

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from lib.files import shown
 from lib.options import Faults
 
 
@@ -53,11 +54,6 @@ def home(root: Path, text: str, model: str) -> Path:
     return known[0] if len(known) == 1 else root / model / "defconfigs" / text
 
 
-def shown(root: Path, path: Path) -> str:
-    """The path as it is named in messages and origins: from the root when it lies there."""
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
 def _one(root: Path, name: str) -> Path:
     if (root / name).is_file():
         return root / name
@@ -67,7 +63,7 @@ def _one(root: Path, name: str) -> Path:
         return matches[0]
     if matches:
         raise Faults(
-            [f"defconfig {name!r} is ambiguous: {', '.join(shown(root, path) for path in matches)}; give the path"]
+            [f"defconfig {name!r} is ambiguous: {', '.join(shown(path, root) for path in matches)}; give the path"]
         )
     close = get_close_matches(Path(name).name, [item.name for item in ready], n=3)
     near = f"close: {', '.join(dict.fromkeys(close))}; " if close else ""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib import files, names
+from lib import names
+from lib.files import shown, write_whole
 from lib.kconf import defconfigs, dotconfig, layers, menu, render, store
 from lib.kconf.tree import Tree
 from lib.options import CONFIG_PY, DOTCONFIG, Assignment, Faults, Resolved
@@ -99,8 +100,8 @@ def savedefconfig(root: Path, assignments: Sequence[Assignment]) -> int:
     wanted = _own(assignments, "DEFCONFIG")
     target = defconfigs.home(root, wanted, str(resolved.values["MODEL"])) if wanted else folder / "defconfig"
     with _writing(target):
-        files.write_whole(target, "".join(f"{line}\n" for line in tree.minimal().values()))
-    _say(resolved.notes, f"saved {defconfigs.shown(root, target)}")
+        write_whole(target, "".join(f"{line}\n" for line in tree.minimal().values()))
+    _say(resolved.notes, f"saved {shown(target, root)}")
     return 0
 
 
@@ -110,7 +111,7 @@ def list_defconfigs(root: Path, _: Sequence[Assignment]) -> int:
     name_width = max((len(item.name) for item in ready), default=0)
     summary_width = min(60, max((len(item.summary) for item in ready), default=0))
     for item in ready:
-        print(f"{item.name:{name_width}}  {item.summary:{summary_width}}  {defconfigs.shown(root, item.path)}")
+        print(f"{item.name:{name_width}}  {item.summary:{summary_width}}  {shown(item.path, root)}")
     return 0
 
 
@@ -145,7 +146,7 @@ def _load(tree: Tree, wanted: str) -> tuple[list[list[Assignment]], list[tuple[s
         return [], [], faults.lines
     files, read, wrong = [], [], []
     for path in paths:
-        name, content = defconfigs.shown(tree.root, path), path.read_bytes()
+        name, content = shown(path, tree.root), path.read_bytes()
         lines, faults_here = layers.read_lines(tree, content.decode(errors="surrogateescape"), name)
         files.append(lines)
         read.append((name, render.sha256(content)))
@@ -171,7 +172,7 @@ def _finish(tree: Tree, folder: Path, resolved: Resolved) -> int:
     said = " ".join(
         [source, *(path for path, _ in resolved.provenance["fragments"]), *resolved.provenance["overrides"]]
     )
-    _say(notes, f"wrote {defconfigs.shown(tree.root, folder / DOTCONFIG)} and {CONFIG_PY} ({said})")
+    _say(notes, f"wrote {shown(folder / DOTCONFIG, tree.root)} and {CONFIG_PY} ({said})")
     return 0
 
 

@@ -157,7 +157,7 @@ class Run:
         for line in self._reports():
             print(line, file=sys.stderr)
         size = lines.whole_size(self.store.path / lines.NAME)
-        behind = [name for name in self._names if worker.offset_of(self.store.trackers / f"{name}.json") < size]
+        behind = [name for name in self._names if worker.offset_of(self.store, name) < size]
         if behind:
             print(f"{', '.join(behind)}: not all is sent yet. {sync_command(self.store)}", file=sys.stderr)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from lib.files import append_line
 from lib.journal.folder import RunFolder
+from lib.options import ROOT
 from lib.track.worker import REPORTED
 
-ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.2
 NOT_FOR_CLIENTS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_", "TORCHELASTIC_")
 

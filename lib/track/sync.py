@@ -38,17 +38,13 @@ def main(run: str, runs: Path) -> int:
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(SAY_EVERY_S)
-        shares = {name: _taken(store, name) * 100 // max(1, size) for name in names}
+        shares = {name: worker.offset_of(store, name) * 100 // max(1, size) for name in names}
         print("sending   " + ", ".join(f"{name} {share} %" for name, share in shares.items()), file=sys.stderr)
     complete = True
     for name in names:
         for event in events_of(store, name)[before[name] :]:
             if line := told(store, name, event) or event.get("todo"):
                 print(line, file=sys.stderr)
-        complete &= _taken(store, name) >= size
-        print(f"{name}: {_taken(store, name)} of {size} bytes of the journal taken")
+        complete &= worker.offset_of(store, name) >= size
+        print(f"{name}: {worker.offset_of(store, name)} of {size} bytes of the journal taken")
     return 0 if complete else 1
-
-
-def _taken(store: folder.RunFolder, tracker: str) -> int:
-    return worker.offset_of(store.trackers / f"{tracker}.json")

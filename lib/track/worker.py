@@ -29,14 +29,14 @@ class Worker:
 
     def __init__(self, folder: RunFolder, name: str, client: Client) -> None:
         self._folder = folder
-        self._state = folder.trackers / f"{name}.json"
+        self._name = name
         self._client = client
         self._reader = journal.Reader(folder.path / journal.NAME)
         self.sent = 0
 
     def open(self) -> str:
         """Start the client and bring it up to date; how the user looks at the run."""
-        offset = offset_of(self._state)
+        offset = offset_of(self._folder, self._name)
         ahead = journal.Reader(self._folder.path / journal.NAME, offset)
         rewound = offset > 0 and any(line.rewind is not None for line in ahead.rest())
         fresh = self._client.rebuilds or rewound
@@ -65,12 +65,16 @@ class Worker:
         if lines:
             self._client.log(lines)
             self.sent += len(lines)
-        write_whole(self._state, json.dumps({"offset": self._reader.offset}))
+        write_whole(_state_of(self._folder, self._name), json.dumps({"offset": self._reader.offset}))
 
 
-def offset_of(state: Path) -> int:
-    """Bytes of the journal that the tracker whose state file this is has stored."""
-    return int((read_object(state) or {}).get("offset", 0))
+def offset_of(folder: RunFolder, name: str) -> int:
+    """Bytes of the run's journal that the tracker `name` has stored."""
+    return int((read_object(_state_of(folder, name)) or {}).get("offset", 0))
+
+
+def _state_of(folder: RunFolder, name: str) -> Path:
+    return folder.trackers / f"{name}.json"
 
 
 def main() -> int:
