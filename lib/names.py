@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +46,19 @@ def fault(text: str) -> str:
     return ""
 
 
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean sgd?`, whatever the case and the dashes of what was typed; "" when nothing known is like it."""
+    return f"; did you mean {found[0]}?" if (found := close(word, known)[:1]) else ""
+
+
+def close(word: str, known: Iterable[str]) -> list[str]:
+    """What is known and like `word`, the nearest first."""
+    from difflib import get_close_matches  # only those who mistype pay for it
+
+    spelled = {name.lower().replace("_", "-"): name for name in known}
+    return [spelled[name] for name in get_close_matches(word.lower().replace("_", "-"), list(spelled))]
+
+
 def installed(tracker: str) -> bool:
     """Whether the tracker's package is there. A mere folder of that name (W&B makes `./wandb`) does not count."""
     spec = find_spec(tracker)
@@ -61,8 +73,7 @@ def trackers(text: str, known: Sequence[str], *, available: Callable[[str], bool
     items = _items(text)
     for item in items:
         if item not in {"none", "both", "all", *known}:
-            near = get_close_matches(item.lower(), [*known, "none", "both", "all"], n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = near(item, [*known, "none", "both", "all"])
             raise ValueError(f"unknown tracker {item!r}{hint} (known: {', '.join(known)})")
     if "none" in items and len(items) > 1:
         raise ValueError("'none' does not go with other names")

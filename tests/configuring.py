@@ -19,7 +19,7 @@ MNIST = "CONFIG_DATASET_MNIST=y\nCONFIG_BATCH_SIZE=128\n"
 SGD = "CONFIG_OPTIMIZER_SGD=y\n"
 FILES = (
     *("Kconfig", "*/Kconfig", "*/Kconfig.*", "lib/*/Kconfig", "defconfigs/*", "*/defconfigs/*"),
-    *("lib/__init__.py", "lib/errors.py", "lib/files.py", "lib/names.py", "lib/options.py", "lib/kconf/*.py"),
+    *("lib/__init__.py", "lib/errors.py", "lib/files.py", "lib/names.py", "lib/options/*.py", "lib/kconf/*.py"),
     *("scripts/configure.py", "scripts/*.sh"),
 )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from lib import names
 from lib.files import shown
 from lib.options import Faults
 
@@ -65,8 +65,8 @@ def _one(root: Path, name: str) -> Path:
         raise Faults(
             [f"defconfig {name!r} is ambiguous: {', '.join(shown(path, root) for path in matches)}; give the path"]
         )
-    close = get_close_matches(Path(name).name, [item.name for item in ready], n=3)
-    near = f"close: {', '.join(dict.fromkeys(close))}; " if close else ""
+    close = names.close(Path(name).name, [item.name for item in ready])
+    near = f"close: {', '.join(close)}; " if close else ""
     raise Faults([f"no defconfig {name!r}; {near}see make list-defconfigs"])
 
 

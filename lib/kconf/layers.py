@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -114,7 +113,10 @@ def _expand(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment], 
                 expanded.append(assignment._replace(name=chosen, value="y", typed=assignment.text))
             else:
                 faults.append(
-                    fault(assignment, f"unknown value{_near(assignment.value, members)} (known: {', '.join(members)})")
+                    fault(
+                        assignment,
+                        f"unknown value{names.near(assignment.value, members)} (known: {', '.join(members)})",
+                    )
                 )
         elif not tree.prompts[assignment.name]:
             where = tree.place(assignment.name)
@@ -137,15 +139,10 @@ def _tracker_switches(tree: Tree, assignment: Assignment) -> list[Assignment]:
 
 def _unknown(tree: Tree, assignment: Assignment) -> Fault:
     settable = [name for name, prompt in tree.prompts.items() if prompt or name in tree.named_choices]
-    hint = _near(assignment.name.upper().replace("-", "_"), settable)
+    hint = names.near(assignment.name, settable)
     if assignment.layer != assignment.origin:  # a line of a file: its number says enough
         return Fault(f"{assignment.origin}: unknown symbol {assignment.name}{hint}", assignment)
     return fault(assignment, f"unknown symbol{hint}")
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _agreeing(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment], list[Fault]]:
