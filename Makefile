@@ -5,6 +5,7 @@ ifneq ($(origin VENV),command line)
   VENV := .venv
   READY := .venv/.ready
   READY_DEV := .venv/.ready-dev
+  READY_BENCH := .venv/.ready-bench
 endif
 ifneq ($(origin PYTHON),command line)
   PYTHON := python3
@@ -12,8 +13,18 @@ endif
 # Values reach the recipes through the environment, never as text: a quote or a ; in one stays what it is.
 export PYTHON VENV T
 PY := "$$VENV/bin/python"
-CONFIGURE = $(PY) scripts/configure.py
 TRACKERS := trackio wandb tensorboard
+
+ASKING := menuconfig nconfig guiconfig config oldconfig
+LOOKING := list-defconfigs listnewconfig helpnewconfig diffconfig showconfig checkconfig
+# Each defconfig two ways and each fragment has a target of its own, so that Tab completes it.
+# Those that make would misread are left to DEFCONFIG=.
+ODD := ; : = $$ & | < > ( ) ' " \# % * ? ` \\
+LYING_READY := $(notdir $(wildcard defconfigs/* */defconfigs/*))
+LYING_READY := $(foreach name,$(LYING_READY),$(if $(strip $(foreach sign,$(ODD),$(findstring $(sign),$(name)))),,$(name)))
+DEFCONFIGS := $(filter-out %.config,$(LYING_READY))
+MAKING := defconfig setconfig olddefconfig savedefconfig alldefconfig allnoconfig allyesconfig randconfig \
+	$(DEFCONFIGS:%=%_defconfig) $(DEFCONFIGS:%=defconfig-%) $(filter %.config,$(LYING_READY))
 
 # The names of what was set on make's command line; their values reach the recipes through the environment. One by one,
 # because make 4.3 loses some when .VARIABLES is filtered as a whole (savannah 59093).
@@ -21,10 +32,15 @@ export KCONF_CLI := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword 
 # As typed: make would expand a $ in them, and run a $(shell …).
 $(foreach v,$(KCONF_CLI),$(eval override $v := $$(value $v))$(eval export $v))
 export PYTHONUTF8 = 1
+# What was asked for, the same way: a file may have any name.
+override GOAL = $@
+export GOAL
 
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
+QUIET := $(if $(findstring s,$(firstword -$(MAKEFLAGS))),>/dev/null)
 MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
 .DEFAULT_GOAL := train
 .DELETE_ON_ERROR:
 
@@ -32,23 +48,39 @@ MAKEFLAGS += --no-print-directory
 .PHONY: train
 train: $(READY) ## Train what is configured; goes on with an unfinished run of the same configuration [RESUME=n|RUN]
 	$(Q)$(PY) scripts/train.py
+.PHONY: reproduce
+reproduce: $(READY) ## Train the configuration of RUN=folder again: what differs now, and is the curve the same, bit by bit?
+	$(Q)$(PY) scripts/reproduce.py
 
 ##@ Configure
-.PHONY: menuconfig
-menuconfig: $(READY) ## Choose in a menu
-	$(Q)$(CONFIGURE) menuconfig
-.PHONY: defconfig
-defconfig: $(READY) ## Load defaults, or DEFCONFIG=name|path|name+fragment, then TRACKER= and any SYMBOL=value
-	$(Q)$(CONFIGURE) defconfig
-.PHONY: olddefconfig
-olddefconfig: $(READY) ## Bring .config up to date: new symbols get their default, what no longer fits is dropped and named
-	$(Q)$(CONFIGURE) olddefconfig
-.PHONY: savedefconfig
-savedefconfig: $(READY) ## Write the configuration as a minimal defconfig to DEFCONFIG=path, or to ./defconfig
-	$(Q)$(CONFIGURE) savedefconfig
-.PHONY: list-defconfigs
-list-defconfigs: $(READY) ## Every defconfig, with what it sets
-	$(Q)$(CONFIGURE) list-defconfigs
+.PHONY: $(ASKING) $(MAKING) $(LOOKING)
+menuconfig nconfig: ## Choose in a menu
+guiconfig: ## Choose in a window
+config oldconfig: ## Answer questions in the terminal, about what .config does not have yet
+defconfig: ## Load defaults, or DEFCONFIG=name|path|name+fragment+…, then TRACKER= and any SYMBOL=value
+%_defconfig defconfig-%: ## The same by name; Tab completes it
+%.config: ## Put a fragment on top of .config
+setconfig: ## Change what SYMBOL=value … name, and nothing else
+olddefconfig: ## Bring .config up to date: new symbols get their default, what no longer fits is dropped and named
+savedefconfig: ## Write the configuration as a minimal defconfig to DEFCONFIG=path, or to ./defconfig
+alldefconfig allnoconfig allyesconfig: ## Every switch at its default, off, on [KCONFIG_ALLCONFIG=file: but these]
+randconfig: ## Switches and choices by chance [KCONFIG_SEED=n: the same again] [KCONFIG_ALLCONFIG=file]
+list-defconfigs: ## Every defconfig and fragment, with what it sets
+showconfig: ## The value, type, origin and dependencies of SYM=name, and what would set it; without it a line for each [RUN=]
+listnewconfig helpnewconfig: ## What .config does not have yet, and its help
+diffconfig: ## What differs from A= to B=: each a .config, a run or a defconfig; else .config.old to .config
+checkconfig: ## Check the Kconfig files, every defconfig and every fragment
+$(ASKING) $(LOOKING): $(READY)
+	$(Q)$(PY) scripts/configure.py "$$GOAL"
+$(MAKING): $(READY)
+	$(Q)$(PY) scripts/configure.py "$$GOAL" $(QUIET)
+%_defconfig: $(READY) FORCE
+	$(Q)$(PY) scripts/configure.py "$$GOAL" $(QUIET)
+defconfig-%: $(READY) FORCE
+	$(Q)$(PY) scripts/configure.py "$$GOAL" $(QUIET)
+%.config: $(READY) FORCE
+	$(Q)$(PY) scripts/configure.py "$$GOAL" $(QUIET)
+FORCE:
 
 ##@ Trackers
 .PHONY: $(TRACKERS:%=%-test)
@@ -83,8 +115,8 @@ test: $(READY_DEV) ## The tests alone [T=-k word]
 check-all: $(READY_DEV) lint types ## check, with the tests that take long
 	$(Q)$(PY) -m pytest -m "slow or not slow"
 .PHONY: bench
-bench: $(READY) ## Measure against the named peers
-	$(Q)$(PY) bench/log_call.py
+bench: $(READY_BENCH) ## Measure against the named peers
+	$(Q)$(PY) bench/configure.py && $(PY) bench/log_call.py
 .PHONY: trackers
 trackers: $(READY) ## Install the other trackers too
 	$(Q)$(PY) -m pip install -r requirements-trackers.txt
@@ -112,3 +144,5 @@ help: ## This page
 	$(Q)scripts/make-venv.sh .venv requirements.txt && touch $@
 .venv/.ready-dev: requirements-dev.txt .venv/.ready
 	$(Q)scripts/make-venv.sh .venv requirements-dev.txt && touch $@
+.venv/.ready-bench: requirements-bench.txt .venv/.ready
+	$(Q)scripts/make-venv.sh .venv requirements-bench.txt && touch $@

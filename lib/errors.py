@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import TextIO
+
+BROKEN_PIPE, INTERRUPTED = 141, 130  # 128 and the signal's number, as a shell has it
 
 
 class Refused(Exception):
@@ -14,15 +16,20 @@ class Refused(Exception):
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """Run `main`; a `Refused` becomes its lines on stderr and exit status 2, Ctrl-C 130, both without a traceback."""
+    """Run `main`; a `Refused` becomes its lines on stderr and exit status 2, Ctrl-C 130, both without a traceback.
+
+    What the terminal's character set lacks is printed as its code.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main()
     except BrokenPipeError:  # who read our output has seen enough
         silence(sys.stdout)
-        return 128 + signal.SIGPIPE
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return INTERRUPTED
     except Refused as refusal:
         for line in str(refusal).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -9,62 +9,131 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from lib import files, kconf, options
+from lib import files, kconf, names, options
 from lib.errors import Refused
 from lib.journal import folder
 
 QUICKSTART = "quickstart"
-NOT_HERE = {
-    "DEFCONFIG": "make defconfig",
-    "O": "make defconfig",
-    "RUN": "tracker-sync and the trackers' tests",
-}  # of make's variables, those that training would ignore
 
 
 def command(root: Path, environ: Mapping[str, str]) -> list[str]:
-    """The command line that trains what `.config` (or the run that RESUME names) and make's command line ask for.
+    """The command line that trains what `.config` (in O=, or of the run that RESUME names) and make's words ask for.
 
     Raises:
-        Refused: the model has no train.py, or there is no such run.
+        Refused: the model has no train.py, there is no such run, or a variable that training would not read.
     """
-    for name, place in NOT_HERE.items():
-        if kconf.typed(environ, name):
-            hint = "RESUME= goes on with a run" if name == "RUN" else "Configure first, then make"
-            raise Refused(f"{name}: goes with {place}, not with training. {hint}")
-    overrides = kconf.overrides(root, environ)
+    kconf.only(environ, "training", "O", "RESUME", symbols=True)
+    place = kconf.typed(environ, "O")
     resume = {"": "auto", "y": "auto", "n": "no"}.get(wanted := kconf.typed(environ, "RESUME"), wanted)
-    model, flags = kconf.model(root), ["--resume", resume]
+    where, flags = root / place, ["--config", place, "--resume", resume] if place else ["--resume", resume]
     if resume not in ("auto", "no"):
-        run = folder.find(root / "runs", resume, asked_as="RESUME")
-        model, flags = run.configuration["values"]["MODEL"], ["--config", str(run.path), "--resume", str(run.path)]
-    model = next((a.value for a in overrides if a.name == "MODEL"), model)
-    if not (root / model / "train.py").is_file():
-        raise Refused(f"MODEL={model}: no {model}/train.py. A model is a folder with one")
+        if place:
+            raise Refused(
+                f"O={place} with RESUME={resume}: the run has a configuration of its own. Leave one of them out"
+            )
+        where = folder.find(root / "runs", resume, asked_as="RESUME").path
+        flags = ["--config", str(where), "--resume", str(where)]
+    base = where / options.DOTCONFIG
+    overrides, theirs = kconf.overrides(root, environ, base), kconf.model(root, base)
+    model = next((a.value for a in overrides if a.name == "MODEL"), theirs)
+    if where != root and model != theirs:
+        state = "is" if base.exists() else "would be"
+        raise Refused(
+            f"MODEL={model}: the configuration in {files.shown(where, root)} {state} one of {theirs}. "
+            f"make defconfig MODEL={model} O=folder makes one of {model}"
+        )
     changed = [f"{options.flag(a.name, model)}={a.value}" for a in overrides if a.name != "MODEL"]
-    return [sys.executable, f"{model}/train.py", *flags, *changed]
+    return [sys.executable, _script(root, model), *flags, *changed]
+
+
+def again(root: Path, environ: Mapping[str, str]) -> list[str]:
+    """The command line that trains the configuration of the run RUN again, with as many processes as it had.
+
+    Raises:
+        Refused: no such run, its configuration does not fit the Kconfig files of now, or anything else was typed.
+    """
+    kconf.only(environ, "a reproduction", "RUN")
+    run = folder.find(root / "runs", kconf.typed(environ, "RUN"))
+    where, base = files.shown(run.path, root), run.path / options.DOTCONFIG
+    if not base.is_file():
+        raise Refused(f"RUN={where}: no {options.DOTCONFIG} there, so its configuration is lost")
+    try:
+        kconf.resolve(root, base=base, assignments=[])
+    except options.Faults as faults:
+        commit = run.environment.get("commit")
+        back = [f"RUN={where}: made by other code. git checkout {commit} brings that back"] if commit else []
+        raise options.Faults([*faults.lines, *back]) from None
+    processes = max((int(machine["processes"]) for machine in run.machines), default=1)
+    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    script = _script(root, kconf.model(root, base))
+    return [sys.executable, *(together if processes > 1 else []), script, "--reproduce", where]
 
 
 def train(root: Path, environ: Mapping[str, str]) -> NoReturn:
     """Become the training script."""
     words = command(root, environ)  # a slip is answered before anything is written
-    if not (root / ".config").exists():
-        print(f"no .config yet: defconfigs/{QUICKSTART} is loaded (make list-defconfigs shows the others)")
-        kconf.defconfig(root, {"DEFCONFIG": QUICKSTART})
-    print(f"$ {shlex.join([files.shown(Path(words[0]), root), *words[1:]])}", flush=True)
-    os.chdir(root)
-    os.execv(words[0], words)
+    place = kconf.typed(environ, "O")
+    if not (root / place / options.DOTCONFIG).exists():
+        missing = Path(place) / options.DOTCONFIG
+        print(f"no {missing} yet: defconfigs/{QUICKSTART} is loaded (make list-defconfigs shows the others)")
+        kconf.defconfig(root, {"DEFCONFIG": QUICKSTART} | ({"O": place} if place else {}))
+    _become(root, words)
+
+
+def reproduce(root: Path, environ: Mapping[str, str]) -> NoReturn:
+    """Become the training script of an earlier run."""
+    _become(root, again(root, environ))
 
 
 def trackio_show(root: Path, environ: Mapping[str, str]) -> int:
     """Serve the Trackio dashboard of the configured project on its port, whether tracking is on now or not."""
     from lib.track import to_trackio  # a second of imports that training must not pay
 
-    base = root / ".config"
-    switch = options.Assignment("ENABLE_TRACKIO", "y", "make trackio-show")
-    asked = [*kconf.overrides(root, environ), switch]
-    values = kconf.resolve(root, base=base if base.exists() else None, assignments=asked).values
-    to_trackio.show(str(values["TRACKER_PROJECT"]), int(values["TRACKIO_PORT"]))
+    kconf.only(environ, "trackio-show", symbols=True)
+    opts = _with(root, environ, "trackio-show", "trackio")
+    to_trackio.show(opts.tracker_project, opts.trackio_port)
     return 0
+
+
+def tracker_test(root: Path, environ: Mapping[str, str], tracker: str) -> int:
+    """Send curves through the tracker's client and read them back, or compare an earlier RUN.
+
+    The tracker is told what is configured, with make's command line on top; the project is one of its own.
+    """
+    from lib.track import check
+    from lib.track.settings import Settings
+
+    goal, run = f"{tracker}-test", kconf.typed(environ, "RUN")
+    kconf.only(environ, goal, "RUN", symbols=not run)
+    if run:
+        return check.main(tracker, folder.find(root / "runs", run))
+    name = names.run_name("curves", tracker, datetime.now())
+    project = names.project("tracker-test", root)
+    opts = _with(root, environ, goal, tracker, TRACKER_PROJECT=project, TRACKER_RUN_NAME=name)
+    return check.main(tracker, check.send(tracker, root / "runs", opts.record(), opts.fill(Settings)))
+
+
+def _with(root: Path, environ: Mapping[str, str], goal: str, tracker: str, **values: str) -> options.Options:
+    """What is configured, these values, and make's command line on top, with this one tracker on, whatever they say."""
+    below = [options.Assignment(name, value, f"make {goal}") for name, value in values.items()]
+    above = [options.Assignment("TRACKER", tracker, f"make {goal}, which needs it")]
+    base = root / options.DOTCONFIG
+    asked = kconf.overrides(root, environ, below=below, above=above)
+    resolved = kconf.resolve(root, base=base if base.exists() else None, assignments=asked)
+    return options.Options(str(resolved.values["MODEL"]), resolved)
+
+
+def _script(root: Path, model: str) -> str:
+    if not (root / model / "train.py").is_file():
+        raise Refused(f"MODEL={model}: no {model}/train.py. A model is a folder with one")
+    return f"{model}/train.py"
+
+
+def _become(root: Path, words: list[str]) -> NoReturn:
+    print(f"$ {shlex.join([files.shown(Path(words[0]), root), *words[1:]])}", flush=True)
+    os.chdir(root)
+    os.execv(words[0], words)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +59,8 @@ def close(word: str, known: Iterable[str]) -> list[str]:
 
 def installed(tracker: str) -> bool:
     """Whether the tracker's package is there. A mere folder of that name (W&B makes `./wandb`) does not count."""
+    from importlib.util import find_spec  # only those who track pay for it
+
     spec = find_spec(tracker)
     return spec is not None and spec.origin is not None
 
@@ -101,7 +101,8 @@ def _means(items: list[str], tracker: str, available: Callable[[str], bool]) -> 
 
 
 def _checksum(root: Path) -> str:
-    import socket  # once in the life of a checkout
+    import hashlib  # once in the life of a checkout, as socket
+    import socket
 
     text = f"{socket.gethostname().partition('.')[0]} {_address()} {root}"
     return hashlib.md5(os.fsencode(text), usedforsecurity=False).hexdigest()[:5]

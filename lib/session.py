@@ -1,4 +1,7 @@
-"""A training session: the run that this start creates or goes on with, its console kept, its end told to the user."""
+"""A training session: the run that this start creates or goes on with, its console kept, its end told to the user.
+
+A run that reproduces another one says at its start what differs now, and at its end whether the curve is the same.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lib import checkpoint, dist, names, plot
+from lib import checkpoint, dist, names, plot, reproduce
 from lib.errors import Refused
 from lib.files import shown
 from lib.journal import console, folder
@@ -33,6 +36,7 @@ def opened(record: Record, trackers: Settings, device: torch.device, *, data: st
 
     Raises:
         Refused: the run to go on with does not exist, is done, or is being trained.
+        SystemExit: with status 1, when the run is done and has not reproduced the one that it should.
     """
     if dist.rank() != 0:
         with dist.joined(device):
@@ -43,11 +47,17 @@ def opened(record: Record, trackers: Settings, device: torch.device, *, data: st
         with run, dist.joined(device):
             dist.agreed(str(run.store.path))
             run.store.record("data", sha256=data)
+            run.store.record("machine", **_machine(device))
             print(f"run       {shown(run.store.path, ROOT)}  on {device}")
+            if original := run.store.original:
+                print("\n".join(reproduce.opening(original, run.store)))
             yield run
             if run.store.result is not None:
                 plot.learning_curves(run.store.path, run.store.path / CURVES)
         _farewell(run)
+        same = _compared(run.store)
+    if not same:
+        raise SystemExit(1)
 
 
 def _run(record: Record, trackers: Settings, data: str) -> Run:
@@ -56,7 +66,10 @@ def _run(record: Record, trackers: Settings, data: str) -> Run:
         print(f"resume    {shown(earlier.path, ROOT)}  (RESUME=n starts anew)", file=sys.stderr)
         return Run(earlier, trackers)
     name = record.name or names.run_name(record.model, record.optimizer, datetime.now())
-    return Run.create(RUNS, record.project, name, texts=record.files, trackers=trackers)
+    run = Run.create(RUNS, record.project, name, texts=record.files, trackers=trackers)
+    if record.reproduces:
+        run.store.reproduces(folder.RunFolder(Path(record.reproduces)))
+    return run
 
 
 def _earlier(record: Record, data: str) -> folder.RunFolder | None:
@@ -99,3 +112,20 @@ def _farewell(run: Run) -> None:
     print(f"folder    {shown(store.path, ROOT)}  ({CURVES}, journal.jsonl, checkpoints/best.pt)")
     for tracker, look in run.looks.items():
         print(f"{tracker:<10}{look}")
+
+
+def _compared(store: folder.RunFolder) -> bool:
+    """False when the run is done and has not the curve of the one that it reproduces; says so, or that it has."""
+    original = store.original
+    if original is None or store.result is None:
+        return True
+    same, said = reproduce.verdict(original, store)
+    print("\n".join(said))
+    return same
+
+
+def _machine(device: torch.device) -> dict[str, str | int]:
+    """What decides in which order numbers are added: kind of device, instructions of the CPU, processes, threads."""
+    cuda = device.type == "cuda"
+    kind = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
+    return {"device": f"{device.type} {kind}", "processes": dist.world(), "threads": torch.get_num_threads()}

@@ -6,6 +6,7 @@ awk '
 /^[^#\t]*:.*## / {
 	target = $0; text = $0
 	sub(/:.*/, "", target); sub(/.*## /, "", text)
+	gsub(/%/, "<name>", target)
 	if (target == "$(TRACKERS") target = "trackio-test wandb-test tensorboard-test"
 	if (length(target) > 16) printf "  %s\n  %-16s ", target, ""
 	else printf "  %-16s ", target
@@ -19,7 +20,9 @@ Variables
   SYMBOL=value     any symbol of the configuration (LEARNING_RATE=0.01, MODEL=gpt2); on train for that run alone
   RUN=             a run, for tracker-sync and the trackers' tests: its folder, project/run or name
   RESUME=          n: start anew; a run: go on with that one
-  O=               a folder for .config and config.py
+  SYM=             a symbol, or several with commas, for showconfig
+  A= B=            what diffconfig compares
+  O=               a folder for .config and config.py, to configure and to train from
   PYTHON= VENV=    the interpreter for .venv; an environment of your own instead of .venv
   T=               what test passes on to pytest: T="-k journal"
   YES=1            runs-clean and data-clean without asking

@@ -13,6 +13,7 @@ from lib.track import sync
 
 
 def main() -> int:
+    kconf.only(os.environ, "tracker-sync", "RUN")
     return sync.main(kconf.typed(os.environ, "RUN"), options.ROOT / "runs")
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from lib import errors, kconf, options
-from lib.track import check
+from lib import errors, launch, options
 
 
 def main() -> int:
-    return check.main(sys.argv[1], kconf.typed(os.environ, "RUN"), options.ROOT)
+    return launch.tracker_test(options.ROOT, os.environ, sys.argv[1])
 
 
 if __name__ == "__main__":

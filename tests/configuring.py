@@ -19,14 +19,23 @@ MNIST = "CONFIG_DATASET_MNIST=y\nCONFIG_BATCH_SIZE=128\n"
 SGD = "CONFIG_OPTIMIZER_SGD=y\n"
 FILES = (
     *("Kconfig", "*/Kconfig", "*/Kconfig.*", "lib/*/Kconfig", "defconfigs/*", "*/defconfigs/*"),
-    *("lib/__init__.py", "lib/errors.py", "lib/files.py", "lib/names.py", "lib/options/*.py", "lib/kconf/*.py"),
+    *(
+        "lib/__init__.py",
+        "lib/errors.py",
+        "lib/files.py",
+        "lib/names.py",
+        "lib/options/*.py",
+        "lib/kconf/*.py",
+        "lib/journal/*.py",
+    ),
     *("scripts/configure.py", "scripts/*.sh"),
 )
+CODE = ("Makefile", "lib/**/*.py", "scripts/*.py", "*/train.py", "*/task.py", "*/model.py")  # what reads the symbols
 
 
-def copied_to(root: Path) -> Path:
-    """A copy of what configuring needs, to write in."""
-    for source in (path for pattern in FILES for path in ROOT.glob(pattern) if path.is_file()):
+def copied_to(root: Path, *more: str) -> Path:
+    """A copy of what configuring needs, and of what else these patterns match, to write in."""
+    for source in (path for pattern in (*FILES, *more) for path in ROOT.glob(pattern) if path.is_file()):
         target = root / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cloning import cloned_to
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that spin make small models slower, see docs
 
@@ -26,3 +27,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
         MPLCONFIGDIR=str(home / "matplotlib"),
     )
     return home
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone to type make in; its path has a space, as a path may."""
+    return cloned_to(tmp_path / "kilter clone")

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,47 +16,13 @@ from pathlib import Path
 import pexpect
 import pyte
 import pytest
+from cloning import VENV, environment, make
 
 from lib.journal import folder, lines
 from lib.options import ROOT
 from lib.track import check
 
-VENV = f"VENV={sys.prefix}"
 SMALL = ("NUM_EPOCHS=1", "TRACKER=none")
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A copy of the work tree as git would commit it now, in a repository of its own."""
-    here = tmp_path / "kilter clone"  # with a space, which a path may have
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (here / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, here / name)
-    subprocess.run(["git", "init", "-q", "."], cwd=here, check=True)
-    return here
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """Ours, as far as a user's shell has it: without what an outer make left."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "KCONF_CLI"))}
-    return {**kept, **changes}
-
-
-def make(clone: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    command = ["make", VENV, *words]
-    return subprocess.run(
-        command,
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        env=environment(**changes),
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def runs(clone: Path) -> list[folder.RunFolder]:
@@ -194,9 +159,9 @@ def test_ctrl_c_saves_and_the_next_make_goes_on(clone: Path) -> None:
         (["BATCH_SIZE=1e3"], "error: command line: BATCH_SIZE=1e3: expected int"),
         (["RESUME=nope"], "error: RESUME=nope: no such run folder"),
         (["DEVICE=cuda"], "error: DEVICE=cuda: PyTorch "),
-        (["DEFCONFIG=gpt2-stdlib"], "error: DEFCONFIG: goes with make defconfig, not with training"),
+        (["DEFCONFIG=gpt2-stdlib"], "error: DEFCONFIG=gpt2-stdlib: training does not read DEFCONFIG; "),
         (["TRACKER_RUN_NAME=../../x"], "error: command line: TRACKER_RUN_NAME=../../x: a name is a folder's"),
-        (["RUN=x"], "error: RUN: goes with tracker-sync and the trackers' tests, not with training. RESUME= goes on"),
+        (["RUN=x"], "error: RUN=x: training does not read RUN; it goes with make reproduce"),
         (["LEARNING_RATE=a\nb"], r"error: command line: LEARNING_RATE=a\nb: expected float"),
         (["NUM_EPOCHS=0"], "error: NUM_EPOCHS=0 and MAX_ITERS=0: "),
     ],

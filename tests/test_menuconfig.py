@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-from types import TracebackType
 
-import pexpect
-import pyte
 import pytest
-from configuring import configure, copied_to, environment, loaded, made, resolved, write
+from configuring import configure, copied_to, loaded, made, resolved, write
+from terminal import CLEAR, CTRL_C, CTRL_U, ENTER, ESCAPE, Terminal
 
-ROWS, COLUMNS = 40, 100
-ENTER, CLEAR = "\r", "\x7f" * 20
-CLEAN = {"TERM": "linux", "LC_ALL": "C.UTF-8"}
+TITLE = "Kilter: train, track, compare"
 
 
 @pytest.fixture
@@ -22,60 +16,27 @@ def checkout(tmp_path: Path) -> Path:
     return copied_to(tmp_path / "a checkout")
 
 
-class Terminal:
-    """A screen that shows menuconfig, and the keyboard before it."""
+def menu(root: Path, **environ: str) -> Terminal:
+    return Terminal(root, "menuconfig", **environ)
 
-    def __init__(self, root: Path, **environ: str) -> None:
-        self.screen = pyte.Screen(COLUMNS, ROWS)
-        self.stream = pyte.ByteStream(self.screen)
-        self.printed = b""
-        words = [str(root / "scripts" / "configure.py"), "menuconfig"]
-        environ = environment(**CLEAN | environ)
-        self.child = pexpect.spawn(sys.executable, words, env=environ, dimensions=(ROWS, COLUMNS), cwd="/")
 
-    def __enter__(self) -> Terminal:
-        return self
+def jump_to(terminal: Terminal, symbol: str, *words: str) -> None:
+    """Search by name, and to the symbol's menu."""
+    terminal.press("/", "Jump to")
+    terminal.press(f"^{symbol}$", symbol)
+    terminal.press(ENTER, *words)
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.child.close(force=True)
 
-    @property
-    def text(self) -> str:
-        return "\n".join(self.screen.display)
-
-    def sees(self, *words: str, within_s: float = 10) -> None:
-        """Waits until the screen shows all the words."""
-        end = time.monotonic() + within_s
-        while not all(word in self.text for word in words):
-            gone = not self._read() and not self.child.isalive()
-            assert not gone and time.monotonic() < end, f"{words} never came:\n{self.text}"
-
-    def press(self, keys: str, *words: str) -> None:
-        self.child.send(keys)
-        self.sees(*words)
-
-    def ends(self) -> int:
-        """The exit status, once everything that was printed is read."""
-        while self.child.isalive() or self._read():
-            self._read()
-        self._read()
-        self.child.close()
-        return int(self.child.exitstatus if self.child.exitstatus is not None else -1)
-
-    def _read(self) -> bool:
-        try:
-            got = self.child.read_nonblocking(65536, timeout=0.05)
-        except (pexpect.TIMEOUT, pexpect.EOF):
-            return False
-        self.printed += got
-        self.stream.feed(got)
-        return True
+def save_and_leave(terminal: Terminal) -> None:
+    terminal.press("q", "Save configuration?")
+    terminal.child.send("y")
+    assert terminal.ends() == 0
 
 
 def test_trackio_is_enabled_in_experiment_tracking_and_saved(checkout: Path) -> None:
     made(checkout, "DEFCONFIG=test-sgd")
-    with Terminal(checkout) as terminal:
-        terminal.sees("Kilter: train, track, compare", "Experiment Tracking")
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE, "Experiment Tracking")
         terminal.press("G", "Experiment Tracking")  # the last entry
         terminal.press(ENTER, "[ ] Trackio: local, no account")
         assert "7860" not in terminal.text and "(NEW)" not in terminal.text
@@ -95,32 +56,120 @@ def test_trackio_is_enabled_in_experiment_tracking_and_saved(checkout: Path) -> 
 
 def test_a_bad_float_is_refused_in_the_dialog_and_a_good_one_is_saved_on_leaving(checkout: Path) -> None:
     made(checkout)
-    with Terminal(checkout) as terminal:
-        terminal.sees("Kilter: train, track, compare")
-        terminal.press("/", "Jump to")
-        terminal.press("^LEARNING_RATE$", "LEARNING_RATE")
-        terminal.press(ENTER, "(0.004) Peak learning rate")
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, "LEARNING_RATE", "(0.004) Peak learning rate")
         terminal.press(ENTER, "Range: (0, 10]")
         terminal.press(f"{CLEAR}fast{ENTER}", "LEARNING_RATE=fast: expected float")
         terminal.press(f"{ENTER}{CLEAR}20{ENTER}", "LEARNING_RATE=20: outside (0, 10]")
         terminal.press(f"{ENTER}{CLEAR}1e-4{ENTER}", "(1e-4) Peak learning rate")
-        terminal.press("q", "Save configuration?")
-        terminal.child.send("y")
-        assert terminal.ends() == 0
+        save_and_leave(terminal)
     assert (loaded(checkout).LEARNING_RATE, loaded(checkout).origins["LEARNING_RATE"]) == (1e-4, "menuconfig")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "line", "refused"),
+    [
+        (
+            "LEARNING_RATE",
+            "Peak learning rate",
+            {
+                "nan": "=nan: expected float",
+                "inf": "=inf: expected float",
+                "1e999": "=1e999: outside (0, 10]",
+                " 0.1": "= 0.1: expected float",
+                "": "=: expected float",
+            },
+        ),
+        ("SEED", "Seed", {"+5": "=+5: expected int", "1e3": "=1e3: expected int", "-1": "=-1: outside the range [0, "}),
+        (
+            "TRACKER_RUN_NAME",
+            "Run name (empty",
+            {
+                "a/b": "=a/b: a name is a folder's",
+                "a\x07b": "=a\\x07b: control characters cannot be stored",
+                "a\0b": "=a\\x00b: control characters cannot be stored",
+                "x" * 3000: "this has 3000",
+            },
+        ),
+    ],
+)
+def test_the_dialog_refuses_what_a_file_could_not_hold(
+    checkout: Path, symbol: str, line: str, refused: dict[str, str]
+) -> None:
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, symbol, line)
+        for text, reason in refused.items():
+            terminal.press(ENTER, f"{line}")
+            terminal.press(f"{CLEAR}{text}{ENTER}", "Error", reason)
+            terminal.press(f"{ENTER}{CTRL_U}{ESCAPE}", line)
+
+
+def test_an_integer_with_leading_zeros_is_the_number_that_it_reads_as(checkout: Path) -> None:
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, "SEED", "(0) Seed")
+        terminal.press(f"{ENTER}{CLEAR}007{ENTER}", "(007) Seed")
+        save_and_leave(terminal)
+    assert loaded(checkout).SEED == resolved(checkout).values["SEED"] == 7
+
+
+def test_another_file_is_loaded_with_origins_and_saved_as_dotconfig(checkout: Path) -> None:
+    made(checkout, "DEFCONFIG=test-sgd", "BATCH_SIZE=8")
+    other = write(checkout / "other", 'CONFIG_SEED=5\nCONFIG_GONE=1\nCONFIG_OPTIMIZER_ADAM=y\nCONFIG_MOMENTUM="0.5"\n')
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        terminal.press("o", "File to load")
+        terminal.press(f"{CTRL_U}{other}{ENTER}", "Success", "Loaded")
+        terminal.press(ENTER, "other:2: unknown symbol GONE", "other:4: MOMENTUM=0.5: needs OPTIMIZER_SGD")
+        terminal.press(ENTER, TITLE)
+        save_and_leave(terminal)
+    config = loaded(checkout)
+    assert (config.SEED, config.OPTIMIZER, config.BATCH_SIZE) == (5, "adam", 32)
+    assert (config.origins["SEED"], config.origins["OPTIMIZER"]) == ("other:1", "other:3")
+    assert "GONE" in other.read_text(), "the file that was loaded is not the one that is saved"
+    assert b"note: dropped: other:2: unknown symbol GONE" in terminal.printed
+
+
+def test_a_copy_and_a_minimal_copy_leave_dotconfig_to_be_saved(checkout: Path) -> None:
+    made(checkout)
+    before = (checkout / ".config").read_text()
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, "SEED", "(0) Seed")
+        terminal.press(f"{ENTER}{CLEAR}4{ENTER}", "(4) Seed")
+        terminal.press("s", "Filename to save configuration to")
+        terminal.press(f"{CTRL_U}{checkout / 'copy'}{ENTER}", "Copy saved to", "config.py is written beside")
+        terminal.press(f"{ENTER}d", "Filename to save minimal configuration to")
+        terminal.press(f"{CTRL_U}{checkout / 'minimal'}{ENTER}", "Minimal configuration saved to")
+        assert (checkout / ".config").read_text() == before and loaded(checkout).SEED == 0
+        terminal.press(ENTER, "(4) Seed")
+        save_and_leave(terminal)
+    assert (checkout / "copy").read_text() == (checkout / ".config").read_text()
+    assert "# origin: SEED menuconfig: 4\n" in (checkout / "copy").read_text()
+    assert (checkout / "minimal").read_text() == "CONFIG_SEED=4\n"
+    assert not list(checkout.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "a\0b", "Kconfig/below-a-file"])
+def test_a_name_that_no_file_can_have_is_an_error_in_the_dialog(checkout: Path, name: str) -> None:
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        terminal.press("s", "Filename to save configuration to")
+        terminal.press(f"{CTRL_U}{name and checkout / name}{ENTER}", "Error saving configuration to")
+        terminal.press(f"{ENTER}{ESCAPE}", TITLE)
+        save_and_leave(terminal)
+    assert loaded(checkout).SEED == 0
 
 
 def test_a_choice_that_is_changed_brings_its_defaults_along(checkout: Path) -> None:
     made(checkout)
-    with Terminal(checkout) as terminal:
-        terminal.sees("Kilter: train, track, compare")
-        terminal.press("/", "Jump to")
-        terminal.press("^OPTIMIZER_SGD$", "OPTIMIZER_SGD")
-        terminal.press(ENTER, "( ) sgd")
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, "OPTIMIZER_SGD", "( ) sgd")
         terminal.press(" ", "(0.05) Peak learning rate", "(0.9) Momentum")
-        terminal.press("q", "Save configuration?")
-        terminal.child.send("y")
-        assert terminal.ends() == 0
+        save_and_leave(terminal)
     config = loaded(checkout)
     assert (config.OPTIMIZER, config.LEARNING_RATE) == ("sgd", 0.05)
     assert (config.origins["OPTIMIZER"], config.origins["LEARNING_RATE"]) == ("menuconfig", "default")
@@ -129,8 +178,8 @@ def test_a_choice_that_is_changed_brings_its_defaults_along(checkout: Path) -> N
 def test_leaving_without_a_change_writes_nothing(checkout: Path) -> None:
     made(checkout, "SEED=3")
     before = (checkout / ".config").stat().st_mtime_ns
-    with Terminal(checkout) as terminal:
-        terminal.sees("Kilter: train, track, compare")
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
         terminal.child.send("q")
         assert terminal.ends() == 0
     assert b"No changes to save" in terminal.printed
@@ -139,24 +188,57 @@ def test_leaving_without_a_change_writes_nothing(checkout: Path) -> None:
 
 def test_it_opens_on_a_broken_configuration_and_lists_what_it_dropped(checkout: Path) -> None:
     write(checkout / ".config", "CONFIG_SEED=3\nCONFIG_GONE=1\nnonsense\nCONFIG_BATCH_SIZE=0\n")
-    with Terminal(checkout) as terminal:
+    with menu(checkout) as terminal:
         terminal.sees("unknown symbol GONE", "malformed line 'nonsense'", "BATCH_SIZE=0: outside the range [1, 65536]")
-        terminal.press(ENTER, "Kilter: train, track, compare")
-        terminal.press("q", "Save configuration?")
-        terminal.child.send("y")
-        assert terminal.ends() == 0
+        terminal.press(ENTER, TITLE)
+        save_and_leave(terminal)
     assert b"note: dropped: .config:2: unknown symbol GONE" in terminal.printed
     assert (loaded(checkout).SEED, loaded(checkout).BATCH_SIZE) == (3, 32)
     assert "GONE" not in (checkout / ".config").read_text()
     assert "GONE" in (checkout / ".config.old").read_text()
 
 
-def test_it_opens_without_any_configuration_and_saves_one(checkout: Path) -> None:
-    with Terminal(checkout) as terminal:
-        terminal.sees("Kilter: train, track, compare")
-        terminal.press("q", "Save configuration?")
-        terminal.child.send("y")
-        assert terminal.ends() == 0
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b'CONFIG_TRACKER_RUN_NAME="caf\xe9"\n', "control characters cannot be stored"),
+        (b"CONFIG_SEED=1\x00\n", "expected int"),
+        (b'CONFIG_TRACKER_RUN_NAME="' + b"x" * 1_000_000 + b'"\n', "this has 1000000"),
+    ],
+)
+def test_it_opens_on_bytes_that_are_no_configuration(checkout: Path, line: bytes, shown: str) -> None:
+    (checkout / ".config").write_bytes(b"CONFIG_BATCH_SIZE=8\n" + line)
+    with menu(checkout) as terminal:
+        terminal.sees("Not taken along", shown)
+        terminal.press(ENTER, TITLE)
+        save_and_leave(terminal)
+    assert (loaded(checkout).BATCH_SIZE, loaded(checkout).TRACKER_RUN_NAME, loaded(checkout).SEED) == (8, "", 0)
+
+
+def test_a_megabyte_in_a_string_is_shown_and_kept(checkout: Path) -> None:
+    long = "é" * 1_000_000
+    write(checkout / ".config", f'CONFIG_ENABLE_WANDB=y\nCONFIG_WANDB_ENTITY="{long}"\n')
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, "WANDB_ENTITY", "(éééé")
+        save_and_leave(terminal)
+    kept: str = loaded(checkout).WANDB_ENTITY
+    assert kept == long
+
+
+def test_a_folder_in_place_of_the_configuration_is_one_line(checkout: Path) -> None:
+    (checkout / ".config").mkdir()
+    with menu(checkout) as terminal:
+        assert terminal.ends() == 2
+    assert terminal.printed.decode().split(": ")[-1].strip() == "Is a directory"
+    assert terminal.printed.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["menuconfig", "nconfig"])
+def test_it_opens_without_any_configuration_and_saves_one(checkout: Path, verb: str) -> None:
+    with Terminal(checkout, verb) as terminal:
+        terminal.sees(TITLE)
+        save_and_leave(terminal)
     assert loaded(checkout).MODEL == "lenet5"
 
 
@@ -173,10 +255,49 @@ def test_without_a_terminal_it_says_so_in_one_line(checkout: Path) -> None:
         ({"TERM": "dumb"}, "TERM=dumb cannot show a menu"),
         ({"TERM": ""}, "TERM= cannot show a menu"),
         ({"LC_ALL": "xx_XX.UTF-8"}, "the locale xx_XX.UTF-8 is not installed"),
+        ({"LC_ALL": "", "LC_TIME": "xx_XX", "LANG": "C.UTF-8"}, "the locale xx_XX is not installed"),
     ],
 )
 def test_a_terminal_or_locale_that_is_unknown_is_one_line(checkout: Path, environ: dict[str, str], words: str) -> None:
-    with Terminal(checkout, **environ) as terminal:
+    with menu(checkout, **environ) as terminal:
         assert terminal.ends() == 2
     printed = terminal.printed.decode().strip()
     assert printed.startswith("error: menuconfig: ") and words in printed and "\n" not in printed
+
+
+def test_ctrl_c_leaves_with_nothing_written(checkout: Path) -> None:
+    made(checkout)
+    files = sorted(path.name for path in checkout.iterdir())
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, "SEED", "(0) Seed")
+        terminal.press(f"{ENTER}{CLEAR}4{ENTER}", "(4) Seed")
+        terminal.child.send(CTRL_C)
+        assert terminal.ends() == 130
+    assert b"what was not saved is gone" in terminal.printed and b"Traceback" not in terminal.printed
+    assert loaded(checkout).SEED == 0 and sorted(path.name for path in checkout.iterdir()) == files
+
+
+def test_a_tiny_terminal_shows_what_fits_and_grows(checkout: Path) -> None:
+    write(checkout / ".config", "CONFIG_GONE=1\n")
+    with Terminal(checkout, "menuconfig", rows=5, columns=20) as terminal:
+        terminal.sees("Not taken along")
+        terminal.child.send(ENTER)
+        for rows, columns in ((1, 1), (3, 7), (40, 100)):
+            terminal.resize(rows, columns)
+            terminal.child.send("?")
+            terminal.child.send(ESCAPE)
+        terminal.sees(TITLE, "Experiment Tracking  --->")
+        jump_to(terminal, "SEED", "(0) Seed")
+        save_and_leave(terminal)
+
+
+@pytest.mark.parametrize("environ", [{"LC_ALL": "C"}, {"LC_ALL": "", "LANG": "C"}])
+def test_help_beyond_ascii_is_shown_in_any_locale(checkout: Path, environ: dict[str, str]) -> None:
+    fragment = checkout / "lib" / "Kconfig.loop"
+    write(fragment, fragment.read_text().replace("Decides initial weights", "Décides “initial” → weights"))
+    with menu(checkout, **environ) as terminal:
+        terminal.sees(TITLE)
+        jump_to(terminal, "SEED", "(0) Seed")
+        terminal.press("?", "Décides “initial” → weights")
+        terminal.press(ESCAPE, "(0) Seed")

@@ -37,10 +37,10 @@ def refused(root: Path, capsys: pytest.CaptureFixture[str], model: str, *argv: s
 
 
 def test_the_flag_of_a_symbol_drops_its_own_models_prefix() -> None:
-    assert kconf.flag("GPT2_BLOCK_SIZE", "gpt2") == "--block-size"
-    assert kconf.flag("GPT2_BLOCK_SIZE", "lenet5") == "--gpt2-block-size"
-    assert kconf.flag("LEARNING_RATE", "gpt2") == "--learning-rate"
-    assert kconf.flag("TRACKER", "gpt2") == "--tracker"
+    assert options.flag("GPT2_BLOCK_SIZE", "gpt2") == "--block-size"
+    assert options.flag("GPT2_BLOCK_SIZE", "lenet5") == "--gpt2-block-size"
+    assert options.flag("LEARNING_RATE", "gpt2") == "--learning-rate"
+    assert options.flag("TRACKER", "gpt2") == "--tracker"
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lib.journal import folder, lines
-from lib.options import ROOT
+from lib.options import ROOT, Record
 from lib.track import check, settings, sidecar, sync
 from lib.track.client import connect
 from lib.track.run import Run
@@ -208,7 +208,12 @@ def test_the_check_of_a_tracker_fails_when_its_store_was_changed(
 ) -> None:
     monkeypatch.setattr(check, "STEPS", 20)
     for name in NAMES:
-        assert check.main(name, "", tmp_path) == 0
+        on = Settings(
+            60, enable_trackio=name == "trackio", enable_wandb=name == "wandb", enable_tensorboard=name == "tensorboard"
+        )
+        record = Record("lenet5", "sgd", f"project-{tmp_path.name}", f"curves_{name}_1", "", "no", "", CONFIG)
+        store = check.send(name, tmp_path / "runs", record, on)
+        assert check.main(name, store) == 0
         assert "120 points sent, 120 read back" in capsys.readouterr().out
     trackio, wandb, tensorboard = (next(tmp_path.glob(f"runs/*/curves_{name}_*")) for name in NAMES)
     (database,) = Path(os.environ["TRACKIO_DIR"]).glob(f"{trackio.parent.name}*.db")
@@ -220,7 +225,7 @@ def test_the_check_of_a_tracker_fails_when_its_store_was_changed(
     (events,) = tensorboard.glob("tensorboard/events.*")
     events.write_bytes(events.read_bytes()[:-200])
     for name, run in zip(NAMES, (trackio, wandb, tensorboard), strict=True):
-        assert check.main(name, str(run), tmp_path) == 1
+        assert check.main(name, folder.RunFolder(run)) == 1
         assert "differ" in capsys.readouterr().out
 
 

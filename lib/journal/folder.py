@@ -2,7 +2,7 @@
 
     config.json .config config.py     the configuration: all values, origins, provenance
     environment.json dirty.diff       where and with what it ran
-    journal.jsonl events.jsonl        what was logged; starts and ends, an attempt each
+    journal.jsonl events.jsonl        what was logged; starts and ends, an attempt each, and what it ran on
     checkpoints/ trackers/ console.log curves.png
     lock                              held by the trainer while it lives
     result.json                       its appearance means: done
@@ -21,7 +21,7 @@ from typing import Any
 
 from lib import names
 from lib.errors import Refused
-from lib.files import Lock, append_line, read_lines, read_object, write_whole
+from lib.files import Lock, append_line, read_lines, read_object, shown, write_whole
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
@@ -101,6 +101,32 @@ class RunFolder:
     def data(self) -> str | None:
         """The fingerprint of what the run trains on."""
         return next((str(event["sha256"]) for event in self.events if event.get("event") == "data"), None)
+
+    @property
+    def machines(self) -> list[dict[str, Any]]:
+        """What computed each attempt: `device`, `processes`, `threads`."""
+        return [event for event in self.events if event.get("event") == "machine"]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """environment.json: host, Python, packages, commit; empty when the folder has none."""
+        return read_object(self.path / "environment.json") or {}
+
+    @property
+    def changes(self) -> str:
+        """What tracked files differed in from their commit, as a diff."""
+        path = self.path / "dirty.diff"
+        return path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
+
+    @property
+    def original(self) -> RunFolder | None:
+        """The run that this one reproduces."""
+        named = next((str(event["run"]) for event in self.events if event.get("event") == "reproduces"), None)
+        return RunFolder(self.path.parent.parent / named) if named else None
+
+    def reproduces(self, original: RunFolder) -> None:
+        """Record that this run trains what `original` trained, once more."""
+        self.record("reproduces", run=shown(original.path, self.path.parent.parent))
 
     @property
     def attempts(self) -> int:

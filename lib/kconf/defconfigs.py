@@ -1,7 +1,6 @@
 """The configurations that lie ready: defconfigs/ and each model's own, and fragments (`*.config`) beside them."""
 
-from __future__ import annotations
-
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,25 +8,32 @@ from lib import names
 from lib.files import shown
 from lib.options import Faults
 
+LONGEST_SHOWN = 150  # characters of a name, in a message
+
 
 class Ready(NamedTuple):
     name: str
-    summary: str
     path: Path
+
+    @property
+    def summary(self) -> str:
+        """What it sets, in a line."""
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        lines = [line.removeprefix("CONFIG_").removesuffix("=y") for line in text.splitlines()]
+        return " ".join(line.replace('"', "") for line in lines if line and line[0] != "#") or "all defaults"
 
 
 def listing(root: Path) -> list[Ready]:
-    """Every defconfig and fragment, with what it says in a line."""
+    """Every defconfig and fragment."""
     files = [path for path in [*root.glob("defconfigs/*"), *root.glob("*/defconfigs/*")] if path.is_file()]
-    files = [path for path in files if not path.name.startswith(".")]
-    return [Ready(path.name, _summary(path.read_text(encoding="utf-8")), path) for path in sorted(files)]
+    return [Ready(path.name, path) for path in sorted(files) if not path.name.startswith(".")]
 
 
 def find(root: Path, text: str) -> list[Path]:
     """The files of `name`, `path` or `name+fragment+…`; a fragment's `.config` may be left out. Raises Faults."""
     if not text.isprintable():
-        raise Faults([f"DEFCONFIG={text!a}: control characters are not allowed in a name"])
-    if (root / text).is_file():  # also a path that contains a plus
+        raise Faults([f"DEFCONFIG={text[:LONGEST_SHOWN]!a}: control characters are not allowed in a name"])
+    if _is_file(root / text):  # also a path that contains a plus
         return [root / text]
     found: list[Path] = []
     faults: list[str] = []
@@ -46,16 +52,31 @@ def home(root: Path, text: str, model: str) -> Path:
 
     Raises Faults for a file that is no defconfig: it would be overwritten.
     """
-    if "/" in text or (root / text).is_file():
-        if (root / text).is_file() and _foreign((root / text).read_text(encoding="utf-8", errors="replace")):
+    if not text.isprintable():
+        raise Faults([f"DEFCONFIG={text[:LONGEST_SHOWN]!a}: control characters are not allowed in a name"])
+    if "/" in text or _is_file(root / text):
+        if _is_file(root / text) and _foreign((root / text).read_text(encoding="utf-8", errors="replace")):
             raise Faults([f"DEFCONFIG={text}: that file is no defconfig and stays as it is. Choose another name"])
         return root / text
     known = [item.path for item in listing(root) if item.name == text]
     return known[0] if len(known) == 1 else root / model / "defconfigs" / text
 
 
+def heading(path: Path) -> list[str]:
+    """The comments that a defconfig begins with, which savedefconfig leaves in place."""
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.is_file() else []
+    return list(takewhile(lambda line: not line.strip() or (line[0] == "#" and "is not set" not in line), lines))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for one
+        return False
+
+
 def _one(root: Path, name: str) -> Path:
-    if (root / name).is_file():
+    if _is_file(root / name):
         return root / name
     ready = listing(root)
     matches = [item.path for item in ready if name in (item.name, item.name.removesuffix(".config"))]
@@ -67,16 +88,8 @@ def _one(root: Path, name: str) -> Path:
         )
     close = names.close(Path(name).name, [item.name for item in ready])
     near = f"close: {', '.join(close)}; " if close else ""
-    raise Faults([f"no defconfig {name!r}; {near}see make list-defconfigs"])
-
-
-def _summary(text: str) -> str:
-    lines = [
-        line.removeprefix("CONFIG_").removesuffix("=y").replace('"', "")
-        for line in text.splitlines()
-        if line and line[0] != "#"
-    ]
-    return " ".join(lines) or "all defaults"
+    what = "fragment" if name.endswith(".config") else "defconfig"
+    raise Faults([f"no {what} {name[:LONGEST_SHOWN]!r}; {near}see make list-defconfigs"])
 
 
 def _foreign(text: str) -> bool:

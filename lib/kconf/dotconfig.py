@@ -1,15 +1,14 @@
 """A .config: its header, which says where everything in it came from, and what in it the user set."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+from lib.files import shown
 from lib.kconf import layers
 from lib.kconf.tree import Tree
-from lib.options import Assignment, Faults
+from lib.options import Assignment, Faults, digest_of
 
 TITLE = "# Kilter configuration: the values behind config.py. Change it with `make menuconfig` or `make defconfig`."
 STALE = "does not fit the Kconfig files. `make olddefconfig` drops such lines, `make menuconfig` shows them"
@@ -21,8 +20,9 @@ class Sources(NamedTuple):
     defconfig: tuple[str, str] | None = None  # path and sha256
     fragments: tuple[tuple[str, str], ...] = ()
     overrides: tuple[str, ...] = ()  # as typed: "LEARNING_RATE=0.1", "TRACKER=both", "--seed=1"
+    kconfig: str = ""  # sha256 of the Kconfig files
 
-    def plus(self, overrides: Iterable[Assignment]) -> Sources:
+    def plus(self, overrides: Iterable[Assignment]) -> Self:
         """With further overrides; one of the same name takes the place of an earlier one."""
         texts = [*self.overrides, *(override.text for override in overrides)]
         by_name = {text.partition("=")[0]: text for text in texts}
@@ -46,6 +46,7 @@ def header(tree: Tree, sources: Sources, taken: Mapping[str, Assignment]) -> str
     if sources.defconfig:
         lines.append("# defconfig: {} {}".format(*sources.defconfig))
     lines += [f"# fragment: {path} {digest}" for path, digest in sources.fragments]
+    lines.append(f"# kconfig: {sources.kconfig}")
     lines += [f"# override: {text}" for text in sources.overrides]
     for name in sorted(taken):
         if tree.symbols[name].visibility:
@@ -55,27 +56,57 @@ def header(tree: Tree, sources: Sources, taken: Mapping[str, Assignment]) -> str
 
 def read(tree: Tree, path: Path, *, lenient: bool = False) -> Below:
     """What a .config holds. A line that does not fit the tree is a fault (raises Faults), or dropped with a note."""
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise Faults([f"{path}: cannot be read: {error.strerror}"]) from None
     lines, wrong = layers.read_lines(tree, text, path.name)
     lines = [line for line in lines if not _is_derived(tree, line.name)]
-    notes = [fault.line for fault in wrong]
-    while True:
-        settled = layers.settle(tree, [lines])
+    notes = []
+    while (settled := layers.settle(tree, [lines], wrong)).faults:
         notes += [fault.line for fault in settled.faults]
-        if not settled.faults:
-            break
         if not lenient:
             raise Faults([*notes, f"{path.name} {STALE}"])
-        refused = {fault.assignment for fault in settled.faults}
-        lines = [line for line in lines if line not in refused]
-    if notes and not lenient:
-        raise Faults([*notes, f"{path.name} {STALE}"])
-    recorded = dict(re.findall(r"^# origin: (\w+) (.*)$", text, re.MULTILINE))
+        refused = {fault.assignment.origin for fault in settled.faults}
+        lines, wrong = [line for line in lines if line.origin not in refused], []
+    recorded = dict(_said(text, r"origin: (\w+)"))
     chosen = {*tree.minimal(), *recorded}
     mine = [
         line._replace(origin=_origin(tree, line, recorded)) for line in settled.taken.values() if line.name in chosen
     ]
     return Below(mine, _sources(text), [f"dropped: {note}" for note in notes])
+
+
+def stale(tree: Tree, path: Path, sources: Sources) -> list[str]:
+    """The note that what the .config was made from has changed since; none when it has not, or does not say."""
+    files = [sources.defconfig, *sources.fragments] if sources.defconfig else [*sources.fragments]
+    changed = [name for name, digest in files if not _has_digest(tree.root, (name,), digest)]
+    what = "+".join(name for name, _ in files)
+    steps = [f"make defconfig DEFCONFIG={what} loads it anew"] if changed else []
+    if sources.kconfig and not _has_digest(tree.root, tree.kconf.kconfig_filenames, sources.kconfig):
+        changed.insert(0, "the Kconfig files")
+        steps.insert(0, "make olddefconfig brings it up to date")
+    if not changed:
+        return []
+    shown_path = shown(path, tree.root)
+    return [f"{' and '.join(changed)} changed since {shown_path} was made, which keeps its values: {', '.join(steps)}"]
+
+
+def _has_digest(root: Path, names: Sequence[str], digest: str) -> bool:
+    try:  # a hand-edited header may name anything, also a device that never ends
+        return all((root / name).is_file() for name in names) and digest_of(root, names) == digest
+    except OSError:
+        return False
+
+
+def new_symbols(tree: Tree, path: Path) -> list[str]:
+    """What can be set, as the tree's values are now, and has no line in the .config; a choice counts as a whole."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    named = set(re.findall(r"^(?:# )?CONFIG_(\w+)(?:=| is not set)", text, re.MULTILINE))
+    known = named | {name for name, symbol in tree.symbols.items()
+                     if symbol.choice and any(member.name in named for member in symbol.choice.syms)}  # fmt: skip
+    return [name for name, symbol in tree.symbols.items()
+            if symbol.visibility and tree.prompts[name] and name not in known]  # fmt: skip
 
 
 def _origin(tree: Tree, line: Assignment, recorded: Mapping[str, str]) -> str:
@@ -89,11 +120,18 @@ def _is_derived(tree: Tree, name: str) -> bool:
     return name in tree.symbols and not tree.prompts[name] and name not in tree.named_choices
 
 
+def _said(text: str, start: str) -> list[tuple[str, str]]:
+    """What the header's lines of this start say, by the word in its group. What can't be printed is not ours."""
+    return [(word, line) for word, line in re.findall(rf"^# {start} (.*)$", text, re.MULTILINE) if line.isprintable()]
+
+
 def _sources(text: str) -> Sources:
     def said(word: str) -> list[str]:
-        return re.findall(rf"^# {word}: (.*)$", text, re.MULTILINE)
+        return [line for _, line in _said(text, f"({word}):")]
 
     def files(word: str) -> tuple[tuple[str, str], ...]:
         return tuple((path, digest) for path, _, digest in (line.rpartition(" ") for line in said(word)))
 
-    return Sources(next(iter(files("defconfig")), None), files("fragment"), tuple(said("override")))
+    return Sources(
+        next(iter(files("defconfig")), None), files("fragment"), tuple(said("override")), "".join(said("kconfig"))
+    )

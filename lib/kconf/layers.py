@@ -1,9 +1,7 @@
 """From what files and people say to values: every line is taken, or there is a fault or a note that says why not."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -14,14 +12,16 @@ from lib.options import Assignment
 LONGEST_QUOTE = 150  # characters of what was typed, in a message
 ENVIRONMENT = "environment"  # the origin of a TRACKER that nobody typed on the command line
 
-_LINE = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
-_OFF = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
-_QUOTED = re.compile(r'"((?:[^\\"]|\\.)*)"')
+# As text: `re` compiles each of them when it is first needed, and keeps it.
+_LINE = r"CONFIG_([A-Za-z0-9_]+)=(.*)"
+_OFF = r"# CONFIG_([A-Za-z0-9_]+) is not set"
+_NUMBER = r":([0-9]{1,9})$"
+_QUOTED = r'"((?:[^\\"]|\\.)*)"'
 
 
 class Fault(NamedTuple):
     line: str
-    assignment: Assignment | None = None  # None: a line that is no assignment at all
+    assignment: Assignment  # of a line that is no assignment at all: one without a name
 
 
 class Settled(NamedTuple):
@@ -33,22 +33,23 @@ class Settled(NamedTuple):
 def read_lines(tree: Tree, text: str, place: str) -> tuple[list[Assignment], list[Fault]]:
     """The assignments of a defconfig, a fragment or a .config."""
     assignments, faults = [], []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):  # some editors begin a file with it
         line, origin = line.rstrip(), f"{place}:{number}"
-        if match := _LINE.fullmatch(line):
+        if match := re.fullmatch(_LINE, line):
             assignment = Assignment(match[1], match[2], origin)
             if tree.is_string(assignment.name):
-                quoted = _QUOTED.fullmatch(assignment.value)
-                if not quoted:
-                    faults.append(fault(assignment, f'expected a string in double quotes: "{match[2]}"'))
+                whole = re.fullmatch(_QUOTED, assignment.value)
+                if not whole:
+                    faults.append(fault(assignment, f'expected a string in double quotes: "{quoted(match[2])}"'))
                     continue
-                assignment = assignment._replace(value=re.sub(r"\\(.)", r"\1", quoted[1]))
+                assignment = assignment._replace(value=re.sub(r"\\(.)", r"\1", whole[1]))
             assignments.append(assignment)
-        elif match := _OFF.fullmatch(line):
+        elif match := re.fullmatch(_OFF, line):
             assignments.append(Assignment(match[1], "n", origin))
         elif line.strip() and not line.lstrip().startswith("#"):
             hint = f"; did you mean CONFIG_{line}?" if line.partition("=")[0] in tree.symbols else ""
-            faults.append(Fault(f"{origin}: malformed line {line!r}{hint}"))
+            reason = f"malformed line '{quoted(line)}'{quoted(hint)}"
+            faults.append(Fault(f"{origin}: {reason}", Assignment("", line, origin)))
     return assignments, faults
 
 
@@ -57,34 +58,44 @@ def layered(assignments: Iterable[Assignment]) -> list[list[Assignment]]:
     return [list(layer) for _, layer in groupby(assignments, key=lambda assignment: assignment.layer)]
 
 
-def settle(tree: Tree, layers: Sequence[Sequence[Assignment]]) -> Settled:
-    """Gives the tree the values that the layers ask for, low to high, and says what was asked for in vain."""
-    faults: list[Fault] = []
+def settle(tree: Tree, layers: Sequence[Sequence[Assignment]], wrong: Sequence[Fault] = ()) -> Settled:
+    """Gives the tree the values that the layers ask for, low to high, and says what was asked for in vain.
+
+    The faults, with those that were found `wrong` in the same layers before, come in the order of the lines.
+    """
+    faults = list(wrong)
     sound: list[list[Assignment]] = []
     for layer in layers:
-        expanded, wrong = _expand(tree, layer)
+        expanded, refused = _expand(tree, layer)
         kept, at_odds = _agreeing(tree, expanded)
         sound.append(kept)
-        faults += wrong + at_odds
+        faults += refused + at_odds
     taken = _merge(tree, sound)
-    _put(tree, taken)
+    put(tree, taken)
     lost = [assignment for assignment in taken.values() if not _holds(tree, assignment)]
     notes = [ambient_note(item) for layer in layers for item in layer if is_ambient(item)]
+    unmet = []
     for assignment in lost:
         del taken[assignment.name]
         culprit = _culprit(tree, sound, assignment)
-        _put(tree, taken)
+        put(tree, taken)
         if culprit:
             notes.append(f"{assignment.origin}: {assignment.name} dropped, {culprit.said}")
         else:
-            faults.append(fault(assignment, _why_lost(tree, assignment)))
-    return Settled(taken, faults, notes)
+            unmet.append((fault(assignment, _why_lost(tree, assignment)), tree.needs_text(assignment.name)))
+    faults += _first_causes(tree, faults, unmet)
+    return Settled(taken, _in_order(faults, layers) if faults else [], notes)
 
 
 def fault(assignment: Assignment, reason: str) -> Fault:
     """`command line: BATCH_SIZE=1e3: expected int`; a flag is named the way it was typed."""
-    said = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in assignment.said)
-    return Fault(f"{said[:LONGEST_QUOTE] + '…' if len(said) > LONGEST_QUOTE else said}: {reason}", assignment)
+    return Fault(f"{quoted(assignment.said)}: {reason}", assignment)
+
+
+def quoted(text: str) -> str:
+    """What somebody typed, as a message has it: on one line, and not too much of it."""
+    short = text[:LONGEST_QUOTE] + "…" if len(text) > LONGEST_QUOTE else text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
 
 
 def is_ambient(assignment: Assignment) -> bool:
@@ -96,6 +107,29 @@ def ambient_note(assignment: Assignment) -> str:
     return f"{assignment.text} taken from the environment"
 
 
+def _first_causes(tree: Tree, faults: Sequence[Fault], unmet: Sequence[tuple[Fault, str]]) -> list[Fault]:
+    """The faults of lines that were lost, with what each needs, but for those that need what has a fault itself."""
+    at_fault = {fault.assignment.name for fault in (*faults, *(fault for fault, _ in unmet))}
+    for name in at_fault & {"TRACKER", *tree.named_choices}:
+        members = (member.name for member in tree.named_choices.get(name, {}).values())
+        at_fault |= set(tree.trackers.values()) if name == "TRACKER" else set(members)
+    causes = [fault for fault, needs in unmet if not at_fault & set(re.findall(r"\w+", needs))]
+    return causes if causes or faults else [fault for fault, _ in unmet]
+
+
+def _in_order(faults: Iterable[Fault], layers: Sequence[Sequence[Assignment]]) -> list[Fault]:
+    """As the user wrote them: layer by layer, line by line."""
+    ranks = {item.layer: rank for rank, layer in enumerate(layers) for item in layer}
+    typed = {(item.origin, item.text): position for layer in layers for position, item in enumerate(layer)}
+
+    def place(fault: Fault) -> tuple[int, int]:
+        asked = fault.assignment
+        number = re.search(_NUMBER, asked.origin)
+        return ranks.get(asked.layer, -1), int(number[1]) if number else typed.get((asked.origin, asked.text), -1)
+
+    return sorted(faults, key=place)
+
+
 def _expand(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment], list[Fault]]:
     """Assignments of symbols that have a prompt, each checked by itself; TRACKER and named choices are unfolded."""
     expanded, faults = [], []
@@ -104,7 +138,8 @@ def _expand(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment], 
             try:
                 expanded += _tracker_switches(tree, assignment)
             except ValueError as error:
-                faults.append(Fault(f"{assignment.text}: {error}", assignment))
+                place = f"{assignment.origin}: " if re.search(_NUMBER, assignment.origin) else ""  # a file's line
+                faults.append(Fault(f"{place}{quoted(assignment.text)}: {quoted(str(error))}", assignment))
         elif assignment.name not in tree.symbols:
             faults.append(_unknown(tree, assignment))
         elif members := tree.named_choices.get(assignment.name):
@@ -130,6 +165,8 @@ def _expand(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment], 
 
 def _tracker_switches(tree: Tree, assignment: Assignment) -> list[Assignment]:
     """TRACKER sets every tracker's symbol: those that it does not name become n."""
+    if not assignment.value.isprintable():
+        raise ValueError("control characters cannot be stored")
     wanted = names.trackers(assignment.value, list(tree.trackers))
     return [
         assignment._replace(name=symbol, value="y" if tracker in wanted else "n", typed=assignment.text)
@@ -141,7 +178,7 @@ def _unknown(tree: Tree, assignment: Assignment) -> Fault:
     settable = [name for name, prompt in tree.prompts.items() if prompt or name in tree.named_choices]
     hint = names.near(assignment.name, settable)
     if assignment.layer != assignment.origin:  # a line of a file: its number says enough
-        return Fault(f"{assignment.origin}: unknown symbol {assignment.name}{hint}", assignment)
+        return Fault(f"{assignment.origin}: unknown symbol {quoted(assignment.name)}{hint}", assignment)
     return fault(assignment, f"unknown symbol{hint}")
 
 
@@ -154,7 +191,7 @@ def _agreeing(tree: Tree, layer: Sequence[Assignment]) -> tuple[list[Assignment]
         subjects = [*([choice] if choice and assignment.value == "y" else []), assignment.name]
         earlier = next((first[subject] for subject in subjects if subject in first), assignment)
         if (earlier.name, earlier.value) != (assignment.name, assignment.value):
-            faults.append(fault(assignment, f"conflicts with {earlier.text} at {earlier.origin}"))
+            faults.append(fault(assignment, f"conflicts with {quoted(earlier.text)} at {earlier.origin}"))
         elif earlier is assignment:  # else it says the same once more
             kept.append(assignment)
             first.update(dict.fromkeys(subjects, assignment))
@@ -173,7 +210,8 @@ def _merge(tree: Tree, layers: Sequence[Sequence[Assignment]]) -> dict[str, Assi
     return merged
 
 
-def _put(tree: Tree, taken: dict[str, Assignment]) -> None:
+def put(tree: Tree, taken: Mapping[str, Assignment]) -> None:
+    """Gives the tree these values and no others."""
     tree.kconf.unset_values()
     for assignment in taken.values():
         tree.symbols[assignment.name].set_value(assignment.value)
@@ -192,11 +230,11 @@ def _culprit(tree: Tree, layers: Sequence[Sequence[Assignment]], lost: Assignmen
     below = list(layers[: own + 1])
     above = [assignment for layer in layers[own + 1 :] for assignment in layer]
     symbol = tree.symbols[lost.name]
-    _put(tree, _merge(tree, below))
+    put(tree, _merge(tree, below))
     if not above or not symbol.visibility:
         return None
     for count, assignment in enumerate(above, 1):
-        _put(tree, _merge(tree, [*below, above[:count]]))
+        put(tree, _merge(tree, [*below, above[:count]]))
         if not symbol.visibility:
             return assignment
     return None
@@ -206,7 +244,7 @@ def _why_lost(tree: Tree, assignment: Assignment) -> str:
     """Asked with the final values in the tree, without the assignment itself."""
     name = assignment.name
     if tree.needs(name):
-        now = tree.now_text(name)
+        now = tree.now_text(tree.needs(name))
         return f"needs {tree.needs_text(name)}" + (f" (now {now})" if now else "")
     if reason := tree.out_of_range(name, assignment.value):
         return reason

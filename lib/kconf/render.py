@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lib import names
 from lib.kconf import dotconfig
 from lib.kconf.tree import Tree, top_menu
-from lib.options import Assignment, Resolved, Value, digest_of
+from lib.options import Assignment, Resolved, Value, digest_of, sha256_of
 
 _CONFIG_PY = '''\
 """The values of .config, typed: `from config import config`. Made by make; edit .config through `make menuconfig`."""
@@ -70,7 +69,8 @@ if not TYPE_CHECKING:
 
 def render(tree: Tree, sources: dotconfig.Sources, taken: Mapping[str, Assignment], notes: Iterable[str]) -> Resolved:
     """Both texts, and what they say as values."""
-    text = tree.dotconfig(dotconfig.header(tree, sources, taken))
+    kconfig = digest_of(tree.root, tree.kconf.kconfig_filenames)
+    text = tree.dotconfig(dotconfig.header(tree, sources._replace(kconfig=kconfig), taken))
     written = {name: line for name in tree.symbols if (line := tree.symbols[name].config_string)}
     values = _values(tree, written)
     origins = {name: _origin(tree, name, taken) for name in values}
@@ -84,7 +84,7 @@ def render(tree: Tree, sources: dotconfig.Sources, taken: Mapping[str, Assignmen
         "hash": sha256("".join(written[name] for name in sorted(written)))[:16],
         "dotconfig_sha256": sha256(text),
         "kconfig": list(tree.kconf.kconfig_filenames),
-        "kconfig_sha256": digest_of(tree.root, tree.kconf.kconfig_filenames),
+        "kconfig_sha256": kconfig,
         "kconfiglib": tree.version,
     }
     python = _config_py(tree, values, origins, unset, provenance)
@@ -92,7 +92,7 @@ def render(tree: Tree, sources: dotconfig.Sources, taken: Mapping[str, Assignmen
 
 
 def sha256(text: str | bytes) -> str:
-    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+    return sha256_of(text.encode(errors="surrogateescape") if isinstance(text, str) else text)
 
 
 def _values(tree: Tree, written: Iterable[str]) -> dict[str, Value]:

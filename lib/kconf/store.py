@@ -19,10 +19,11 @@ def write_pair(folder: Path, dotconfig: str, config_py: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         before = _text(folder / DOTCONFIG)
-        texts = {folder / DOTCONFIG: dotconfig, folder / CONFIG_PY: config_py}
-        if before not in (None, dotconfig):
-            texts[folder / f"{DOTCONFIG}.old"] = before or ""
+        texts = {folder / f"{DOTCONFIG}.old": before} if before is not None and before != dotconfig else {}
+        texts |= {folder / DOTCONFIG: dotconfig, folder / CONFIG_PY: config_py}
         if before != dotconfig or _text(folder / CONFIG_PY) != config_py:
+            for left in [*folder.glob(f".{DOTCONFIG}*.tmp"), *folder.glob(f".{CONFIG_PY}.*.tmp")]:
+                left.unlink(missing_ok=True)  # by a process that was killed: no other writes while we hold the lock
             files.write_together(texts)
             for stale in (folder / "__pycache__").glob("config.*.pyc"):
                 stale.unlink(missing_ok=True)  # Python compares size and whole seconds, and would load the old values
@@ -30,7 +31,7 @@ def write_pair(folder: Path, dotconfig: str, config_py: str) -> None:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_bytes().decode("utf-8", errors="surrogateescape")  # byte by byte: also its line ends
     except FileNotFoundError:
         return None
 

@@ -1,12 +1,9 @@
 """The Kconfig tree, parsed by kconfiglib, with what Kconfig lacks: floats, and choices that have a name."""
 
-from __future__ import annotations
-
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +12,15 @@ from lib.options import Faults, Symbol, Value
 
 TRACKER_MENU = "Experiment Tracking"
 TRACKER_PREFIX = "ENABLE_"
+INFINITE = float("inf")
 
-_ANNOTATION = re.compile(r"\s*\[float(?: (?P<low>[^\s<]+)(?P<low_op><=?))?(?: (?P<high_op><=?)(?P<high>[^\s<]+))?\]$")
-_NAME = re.compile(r"CONFIG_(\w+)")
-_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_INT = re.compile(r"-?[0-9]+")
-_HEX = re.compile(r"0[xX][0-9a-fA-F]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # they break lines, or are no UTF-8
+# As text: `re` compiles each of them when it is first needed, and keeps it.
+_ANNOTATION = r"\s*\[float(?: (?P<low>[^\s<]+)(?P<low_op><=?))?(?: (?P<high_op><=?)(?P<high>[^\s<]+))?\]$"
+_NAME = r"CONFIG_(\w+)"
+_FLOAT = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_INT = r"-?[0-9]{1,100}"  # Python itself refuses to read thousands of digits
+_HEX = r"0[xX][0-9a-fA-F]+"
+_CONTROL = r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]"  # they break lines, or are no UTF-8
 
 
 class Bounds(NamedTuple):
@@ -33,7 +32,7 @@ class Bounds(NamedTuple):
     high_open: bool
 
     def __contains__(self, number: object) -> bool:
-        if not isinstance(number, float) or not isfinite(number):
+        if not isinstance(number, float) or not -INFINITE < number < INFINITE:
             return False
         above = self.low < number if self.low_open else self.low <= number
         below = number < self.high if self.high_open else number <= self.high
@@ -45,20 +44,20 @@ class Bounds(NamedTuple):
 
 def bounds_of(prompt: str) -> Bounds | None:
     """The bounds that a prompt is annotated with; None when it is no float."""
-    match = _ANNOTATION.search(prompt)
+    match = re.search(_ANNOTATION, prompt)
     if not match:
         return None
     low, high = match["low"], match["high"]
     return Bounds(
-        low=float(low) if low else -inf,
+        low=float(low) if low else -INFINITE,
         low_open=match["low_op"] != "<=",
-        high=float(high) if high else inf,
+        high=float(high) if high else INFINITE,
         high_open=match["high_op"] != "<=",
     )
 
 
 def plain_prompt(prompt: str) -> str:
-    return _ANNOTATION.sub("", prompt)
+    return re.sub(_ANNOTATION, "", prompt)
 
 
 class Tree:
@@ -109,14 +108,14 @@ class Tree:
         if kind == "bool":
             return None if text in ("y", "n") else "expected y or n"
         if kind == "float":
-            if not _FLOAT.fullmatch(text):
+            if not re.fullmatch(_FLOAT, text):
                 return "expected float"
             return None if float(text) in self.bounds[name] else f"outside {self.bounds[name]}"
         if kind == "string":
-            if _CONTROL.search(text):
+            if re.search(_CONTROL, text):
                 return "control characters cannot be stored"
             return (names.fault(text) or None) if name in names.FOLDERS else None
-        return None if (_INT if kind == "int" else _HEX).fullmatch(text) else f"expected {kind}"
+        return None if re.fullmatch(_INT if kind == "int" else _HEX, text) else f"expected {kind}"
 
     def out_of_range(self, name: str, text: str) -> str | None:
         """Why an int or hex is not allowed as things stand, since ranges may depend on other symbols."""
@@ -147,31 +146,48 @@ class Tree:
 
     def needs(self, name: str) -> list[Any]:
         """The conditions, in kconfiglib's form, that keep the symbol from being set now."""
-        return list(_unmet(self.symbols[name]))
+        value = _kconfiglib().expr_value
+        return [operand for operand in self.depends(name) if not value(operand)]
 
     def needs_text(self, name: str) -> str:
+        return self.expression(self.needs(name)) or "a default that applies"
+
+    def expression(self, operands: Sequence[Any]) -> str:
+        """`A && (B || C)`: that all the operands hold."""
         library = _kconfiglib()
-        operands = self.needs(name)
         texts = [library.expr_str(operand) for operand in operands]
         if len(texts) > 1:
             texts = [
                 f"({text})" if operand.__class__ is tuple and operand[0] is library.OR else text
                 for text, operand in zip(texts, operands, strict=True)
             ]
-        return " && ".join(dict.fromkeys(texts)) or "a default that applies"
+        return " && ".join(dict.fromkeys(texts))
 
-    def now_text(self, name: str) -> str:
-        """`OPTIMIZER=sgd, MODEL_GPT2=n`: what the unmet conditions are made of, with present values."""
+    def now_text(self, operands: Sequence[Any]) -> str:
+        """`OPTIMIZER=sgd, MODEL_GPT2=n`: what the conditions are made of, with present values."""
+        library = _kconfiglib()
         found = set()
-        for operand in self.needs(name):
-            for item in _kconfiglib().expr_items(operand):
-                if item.name in self.symbols:
-                    named = (
-                        self.choice_names.get(item.choice) if item.__class__ is self.symbols[name].__class__ else None
-                    )
-                    shown = self.symbols[named] if named and self.symbols[named].config_string else item
-                    found.add(f"{shown.name}={shown.str_value}")
+        for item in (item for operand in operands for item in library.expr_items(operand)):
+            if item.name in self.symbols:
+                named = self.choice_names.get(item.choice) if isinstance(item, library.Symbol) else None
+                shown = self.symbols[named] if named and self.symbols[named].config_string else item
+                found.add(f"{shown.name}={shown.str_value}")
         return ", ".join(sorted(found))
+
+    def depends(self, name: str) -> list[Any]:
+        """All the conditions, met or not, under which the symbol can be set; a choice's for its members."""
+        return list(_conditions(self.symbols[name]))
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """What is set meanwhile is undone at the end."""
+        before = [(symbol, symbol.user_value) for symbol in self.symbols.values() if symbol.user_value is not None]
+        try:
+            yield
+        finally:
+            self.kconf.unset_values()
+            for symbol, value in before:
+                symbol.set_value(value)
 
     def place(self, name: str) -> str:
         node = self.symbols[name].nodes[0]
@@ -185,7 +201,7 @@ class Tree:
     def minimal(self) -> dict[str, str]:
         """By symbol, the lines that savedefconfig writes: those that differ from what the tree gives by itself."""
         lines = self.kconf._min_config_contents("").splitlines()  # the public function only writes files
-        return {_NAME.search(line)[1]: line for line in lines}  # type: ignore[index]
+        return {re.search(_NAME, line)[1]: line for line in lines}  # type: ignore[index]
 
     def dotconfig(self, header: str) -> str:
         return str(self.kconf._config_contents(header))
@@ -230,15 +246,15 @@ def _members(symbol: Any, *, has_prompt: bool) -> dict[str, Any]:
     return members if not has_prompt and len(choices) == 1 and None not in choices else {}
 
 
-def _unmet(item: Any) -> Iterator[Any]:
-    """The operands that are n, of what a symbol or choice depends on. A choice stands for what it depends on itself."""
+def _conditions(item: Any) -> Iterator[Any]:
+    """The operands of what a symbol or choice depends on. A choice stands for what it depends on itself."""
     library = _kconfiglib()
     prompt = next((node.prompt for node in item.nodes if node.prompt), None)
     condition = prompt[1] if prompt else item.direct_dep
     for operand in library.split_expr(condition, library.AND):
         if isinstance(operand, library.Choice):
-            yield from _unmet(operand)
-        elif not library.expr_value(operand):
+            yield from _conditions(operand)
+        elif operand is not item.kconfig.y:
             yield operand
 
 

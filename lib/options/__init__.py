@@ -1,12 +1,9 @@
 """What a training script sees: every symbol of the Kconfig tree as a typed, read-only attribute and as a flag."""
 
-from __future__ import annotations
-
-import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -23,6 +20,7 @@ from lib.options.terms import (
     Symbol,
     Value,
     digest_of,
+    sha256_of,
 )
 
 __all__ = [
@@ -42,9 +40,11 @@ __all__ = [
     "flag",
     "flags",
     "load",
+    "sha256_of",
 ]
 
 T = TypeVar("T")
+HELP = {"-h", "--help"}
 
 
 class Record(NamedTuple):
@@ -56,20 +56,25 @@ class Record(NamedTuple):
     name: str  # "": not chosen
     hash: str
     resume: str  # a run, auto or no
+    reproduces: str  # the folder of the run that this one trains again; "": none
     files: dict[str, str]  # name -> text
 
 
 class Options:
     """This run's configuration: `opts.learning_rate` is LEARNING_RATE, `opts.block_size` gpt2's own GPT2_BLOCK_SIZE."""
 
-    __slots__ = ("_prefix", "_resolved", "_resume", "_typed")
+    __slots__ = ("_prefix", "_reproduces", "_resolved", "_resume", "_typed")
     _prefix: str
+    _reproduces: str
     _resolved: Resolved
     _resume: str
     _typed: tuple[str, ...]
 
-    def __init__(self, model: str, resolved: Resolved, *, resume: str = "no", typed: Sequence[str] = ()) -> None:
-        for name, value in zip(self.__slots__, (f"{model.upper()}_", resolved, resume, tuple(typed)), strict=True):
+    def __init__(
+        self, model: str, resolved: Resolved, *, resume: str = "no", reproduces: str = "", typed: Sequence[str] = ()
+    ) -> None:
+        values = (f"{model.upper()}_", reproduces, resolved, resume, tuple(typed))
+        for name, value in zip(self.__slots__, values, strict=True):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -113,6 +118,7 @@ class Options:
             name=self.tracker_run_name,
             hash=self.hash,
             resume=self.resume,
+            reproduces=self._reproduces,
             files={
                 DOTCONFIG: self.dotconfig,
                 CONFIG_PY: self.config_py,
@@ -170,6 +176,9 @@ def load(model: str, argv: Sequence[str] | None = None, *, front_end: FrontEnd, 
     typed = list(sys.argv[1:] if argv is None else argv)
     try:
         own, rest = split(typed)
+        original = _original(own, rest, root) if "--reproduce" in own else ""
+        if original:
+            own["--config"] = original
         folder = Path(own["--config"]) if "--config" in own else root
         if "--config" in own and not (folder / DOTCONFIG).is_file():
             raise Faults([f"--config {folder}: no {DOTCONFIG} there"])
@@ -179,7 +188,17 @@ def load(model: str, argv: Sequence[str] | None = None, *, front_end: FrontEnd, 
         _tell("error", faults.lines)
         raise SystemExit(2) from None
     _tell("note", resolved.notes)
-    return Options(model, resolved, resume=own.get("--resume", "no"), typed=typed)
+    return Options(model, resolved, resume=own.get("--resume", "no"), reproduces=original, typed=typed)
+
+
+def _original(own: Mapping[str, str], rest: Sequence[str], root: Path) -> str:
+    """The folder of the run that --reproduce names. Raises Refused, also for what would change something in it."""
+    from lib.journal import folder  # only a reproduction needs it
+
+    others = [*(name for name in own if name != "--reproduce"), *(word for word in rest if word not in HELP)]
+    if others:
+        raise Faults([f"--reproduce with {' '.join(others)}: a reproduction changes nothing. Give the run alone"])
+    return str(folder.find(root / "runs", own["--reproduce"], asked_as="--reproduce").path)
 
 
 def _written(folder: Path, model: str) -> Resolved | None:
@@ -189,18 +208,20 @@ def _written(folder: Path, model: str) -> Resolved | None:
         text = (folder / CONFIG_PY).read_text(encoding="utf-8")
     except OSError:
         return None
-    if hashlib.sha256(dotconfig).hexdigest() not in text:
+    if sha256_of(dotconfig) not in text:
         return None
     module: dict[str, Any] = {"__name__": "config"}
     exec(compile(text, folder / CONFIG_PY, "exec"), module)  # not imported: bytecode caches can be a second old
     config = module["config"]
     told = config.provenance
+    sources = [(told["defconfig"], told["defconfig_sha256"]), *told["fragments"]]
+    digests = {(name,): digest for name, digest in sources if name} | {tuple(told["kconfig"]): told["kconfig_sha256"]}
     try:
-        stale = told["kconfig_sha256"] != digest_of(folder, told["kconfig"])
-    except (KeyError, OSError):
-        stale = True
-    if stale or model != config.MODEL:
-        return None
+        fresh = all(digest_of(folder, names) == digest for names, digest in digests.items())
+    except OSError:
+        fresh = False
+    if not fresh or model != config.MODEL:
+        return None  # the front end says what has changed
     return Resolved(config.asdict(), config.origins, config.unset, told, [], dotconfig.decode(), text)
 
 
@@ -216,7 +237,7 @@ def _resolve(model: str, rest: Sequence[str], folder: Path, root: Path, front_en
         return front_end.resolve(root, base=base, assignments=[mine])
     symbols = front_end.symbols(root)
     known = flags(symbols, model)
-    if {"-h", "--help"} & set(rest):
+    if HELP & set(rest):
         try:
             now = front_end.resolve(root, base=base, assignments=[mine])
         except Faults:  # a broken .config does not keep anyone from reading the help

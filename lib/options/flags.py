@@ -10,6 +10,10 @@ from lib.options.terms import Assignment, Faults, Resolved, Symbol
 OWN_FLAGS = {  # not symbols: they say which configuration and which run, not what is in them
     "--config": ("FOLDER", "Start from the .config in this folder, such as a run's"),
     "--resume": ("RUN", "Go on with this run; auto: the newest unfinished one of this configuration; no: none"),
+    "--reproduce": (
+        "RUN",
+        "Train this run's configuration again; say what differs now, and whether the curve is the same",
+    ),
 }
 
 

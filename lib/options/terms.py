@@ -1,13 +1,19 @@
 """The words of the front end: a symbol, what somebody wants it to be, and the configuration that comes of it all."""
 
-from __future__ import annotations
-
-import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lib.errors import Refused
+
+try:  # as Python's own `random` does: hashlib loads OpenSSL, which takes as long as to parse the Kconfig tree
+    if sys.version_info < (3, 12):
+        from _sha256 import sha256  # type: ignore[import-not-found]  # typeshed leaves it out
+    else:
+        from _sha2 import sha256  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha256
 
 Value = bool | int | float | str
 
@@ -88,4 +94,9 @@ class FrontEnd(Protocol):
 
 def digest_of(root: Path, names: Sequence[str]) -> str:
     """sha256 (hex) of these files below the root, one after the other; raises OSError when one is gone."""
-    return hashlib.sha256(b"\0".join((root / name).read_bytes() for name in names)).hexdigest()
+    return sha256_of(b"\0".join((root / name).read_bytes() for name in names))
+
+
+def sha256_of(content: bytes) -> str:
+    """In hex."""
+    return str(sha256(content).hexdigest())

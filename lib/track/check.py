@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import collections
-import json
 import math
 import random
 import struct
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from lib import names
 from lib.errors import Refused
 from lib.journal import folder, lines
+from lib.options import Record
 from lib.track import settings
 from lib.track.client import connect
 from lib.track.run import Run
 
 STEPS = 200
-PATIENCE_S = 60  # for the tracker to take them
 SHOWN = 5  # differences that are printed
 
 
-def main(tracker: str, run: str, root: Path) -> int:
-    """Send curves to `tracker` and compare what it holds, or compare an earlier `run`; 1 when a point differs.
+def main(tracker: str, store: folder.RunFolder) -> int:
+    """Compare what `tracker` holds of a run with its journal; 1 when a point differs.
 
     Raises:
-        Refused: the tracker is not installed or was not on in that run, its store can't be read, or there is no run.
+        Refused: the tracker is not installed or was not on in that run, or its store can't be read.
     """
-    if pip := settings.missing(tracker):
-        raise Refused(f"{tracker} is not installed. {pip}")
-    store = folder.find(root / "runs", run) if run else send(tracker, root)
+    _require(tracker)
     sent, wrong, found = compare(tracker, store)
     for difference in wrong[:SHOWN]:
         print(f"differs   {difference}")
@@ -42,20 +36,21 @@ def main(tracker: str, run: str, root: Path) -> int:
     return 1 if wrong or found != sent else 0
 
 
-def send(tracker: str, root: Path) -> folder.RunFolder:
-    """Log curves in a run of their own, with `tracker` on."""
-    switch: dict[str, Any] = {f"enable_{tracker}": True}
-    on = settings.Settings(PATIENCE_S, **switch)
-    name = names.run_name("curves", tracker, datetime.now())
-    config = json.dumps({"values": {"MODEL": "curves", "LEARNING_RATE": 0.001, "SEED": 0}}) + "\n"
-    project = names.project("tracker-test", root)
-    with Run.create(root / "runs", project, name, texts={"config.json": config}, trackers=on) as run:
+def send(tracker: str, runs: Path, record: Record, on: settings.Settings) -> folder.RunFolder:
+    """Log curves in a run of their own, with `tracker` on. Raises Refused when it is not installed."""
+    _require(tracker)
+    with Run.create(runs, record.project, record.name, texts=record.files, trackers=on) as run:
         for step in range(STEPS):
             run.log(curves(step), step)
         run.finish({"steps": STEPS})
     for look in run.looks.values():
         print(f"look      {look}")
     return run.store
+
+
+def _require(tracker: str) -> None:
+    if pip := settings.missing(tracker):
+        raise Refused(f"{tracker} is not installed. {pip}")
 
 
 def curves(step: int) -> dict[str, float]:
