@@ -1,17 +1,14 @@
 """The verbs that make a configuration: they read the layers, and write .config with config.py or nothing at all."""
 
-from __future__ import annotations
-
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from lib import names
 from lib.files import shown, write_whole
-from lib.kconf import defconfigs, dotconfig, layers, presets, render, store
+from lib.kconf import defconfigs, dotconfig, layers, render, store
 from lib.kconf.tree import Tree
 from lib.kconf.verbs import COMMAND_LINE, overrides, own
 from lib.options import CONFIG_PY, DOTCONFIG, Assignment, Faults, Resolved
@@ -41,21 +38,21 @@ def resolve_in(tree: Tree, base: Path | None, assignments: Sequence[Assignment])
 def defconfig(root: Path, assignments: Sequence[Assignment]) -> int:
     """Loads DEFCONFIG (a name, a path, name+fragment+…; none: all defaults), then what the command line says."""
     tree = Tree(root)
-    loaded = _load(tree, own(assignments, "DEFCONFIG"))
+    loaded = load(tree, own(assignments, "DEFCONFIG"))
     sources = dotconfig.Sources(next(iter(loaded.read), None), loaded.read[1:])
     return _made(tree, dotconfig.NOTHING._replace(sources=sources), loaded, assignments)
 
 
 def loaded(tree: Tree, text: str) -> Resolved:
     """What DEFCONFIG=text stands for, on top of nothing."""
-    found = _load(tree, text)
+    found = load(tree, text)
     return resolved(tree, dotconfig.NOTHING, found.layers, found.wrong)
 
 
 def fragment(root: Path, assignments: Sequence[Assignment]) -> int:
     """Puts DEFCONFIG, a fragment, on top of the present .config (all defaults without one)."""
     tree = Tree(root)
-    loaded, below = _load(tree, own(assignments, "DEFCONFIG")), _present(tree, folder(root, assignments))
+    loaded, below = load(tree, own(assignments, "DEFCONFIG")), _present(tree, folder(root, assignments))
     sources = below.sources._replace(fragments=(*below.sources.fragments, *loaded.read))
     return _made(tree, below._replace(sources=sources), loaded, assignments)
 
@@ -73,29 +70,6 @@ def olddefconfig(root: Path, assignments: Sequence[Assignment]) -> int:
     tree = Tree(root)
     place = folder(root, assignments)
     return finish(tree, place, resolved(tree, old(tree, place), layers.layered(overrides(assignments))))
-
-
-def alldefconfig(root: Path, assignments: Sequence[Assignment]) -> int:
-    """Every default, under what KCONFIG_ALLCONFIG and the command line say."""
-    return _preset(root, assignments, "alldefconfig", lambda symbol: None)
-
-
-def allnoconfig(root: Path, assignments: Sequence[Assignment]) -> int:
-    """Every switch off that can be off."""
-    return _preset(root, assignments, "allnoconfig", presets.off)
-
-
-def allyesconfig(root: Path, assignments: Sequence[Assignment]) -> int:
-    """Every switch on that can be on."""
-    return _preset(root, assignments, "allyesconfig", presets.on)
-
-
-def randconfig(root: Path, assignments: Sequence[Assignment]) -> int:
-    """Every switch and choice by chance; the same KCONFIG_SEED gives the same configuration."""
-    text = own(assignments, "KCONFIG_SEED") or str(int.from_bytes(os.urandom(4)))
-    if not text.isascii() or not text.isdigit():
-        raise Faults([f"KCONFIG_SEED={text}: expected a whole number, such as 7"])
-    return _preset(root, assignments, f"randconfig KCONFIG_SEED={int(text)}", presets.by_chance(int(text)))
 
 
 def savedefconfig(root: Path, assignments: Sequence[Assignment]) -> int:
@@ -135,6 +109,27 @@ def old(tree: Tree, place: Path) -> dotconfig.Below:
     return dotconfig.read(tree, path, lenient=True) if path.exists() else dotconfig.NOTHING
 
 
+def load(tree: Tree, wanted: str) -> Loaded:
+    """What DEFCONFIG=wanted holds."""
+    try:
+        paths = defconfigs.find(tree.root, wanted) if wanted else []
+    except Faults as faults:
+        asked = Assignment("DEFCONFIG", wanted, COMMAND_LINE)
+        return Loaded([], (), [layers.Fault(line, asked) for line in faults.lines])
+    lines, read = [], []
+    wrong: list[layers.Fault] = []
+    for path in paths:
+        try:
+            name, content = shown(path, tree.root), path.read_bytes()
+        except OSError as error:
+            raise Faults([f"{path}: cannot be read: {error.strerror}"]) from None
+        found, faults_here = layers.read_lines(tree, content.decode(errors="surrogateescape"), name)
+        lines.append(found)
+        read.append((name, render.sha256(content)))
+        wrong += faults_here
+    return Loaded(lines, tuple(read), wrong)
+
+
 def resolved(
     tree: Tree, below: dotconfig.Below, above: Sequence[Sequence[Assignment]], wrong: Sequence[layers.Fault] = ()
 ) -> Resolved:
@@ -168,58 +163,12 @@ def _made(tree: Tree, below: dotconfig.Below, loaded: Loaded, assignments: Seque
     return finish(tree, folder(tree.root, assignments), resolved(tree, below, above, loaded.wrong))
 
 
-def _preset(
-    root: Path, assignments: Sequence[Assignment], what: str, pick: Callable[[presets.Question], str | None]
-) -> int:
-    """The symbols that nobody set get the values that `pick` has for them."""
-    tree = Tree(root)
-    place = folder(root, assignments)
-    loaded = _load(tree, _allconfig(root, place, what.partition("config")[0], assignments))
-    above = [*loaded.layers, *layers.layered(overrides(assignments))]
-    filled = presets.fill(tree, layers.settle(tree, above).taken, pick, origin=what)
-    below = dotconfig.NOTHING._replace(assignments=filled, sources=dotconfig.Sources(None, loaded.read))
-    return finish(tree, place, resolved(tree, below, above, loaded.wrong), what)
-
-
-def _allconfig(root: Path, place: Path, kind: str, assignments: Iterable[Assignment]) -> str:
-    """The file that KCONFIG_ALLCONFIG names; 1 stands for allno.config and its kin, or all.config, as in the kernel."""
-    given = [assignment.value for assignment in assignments if assignment.name == "KCONFIG_ALLCONFIG"]
-    if given not in ([""], ["1"]):
-        return given[0] if given else ""
-    wanted = [f"{'all' if kind == 'rand' else ''}{kind.replace('rand', 'random')}.config", "all.config"]
-    found = [path for folder in (place, root) for name in wanted if (path := folder / name).is_file()]
-    if not found:
-        raise Faults([f"KCONFIG_ALLCONFIG={given[0]}: neither {' nor '.join(wanted)} is in {place}. Name a file"])
-    return str(found[0])
-
-
 def _present(tree: Tree, place: Path) -> dotconfig.Below:
     """The folder's .config, strictly; all defaults, with a note, when there is none."""
     path = place / DOTCONFIG
     if path.exists():
         return dotconfig.read(tree, path)
     return dotconfig.NOTHING._replace(notes=[f"no {shown(path, tree.root)} yet: this starts from all defaults"])
-
-
-def _load(tree: Tree, wanted: str) -> Loaded:
-    """What DEFCONFIG=wanted holds."""
-    try:
-        paths = defconfigs.find(tree.root, wanted) if wanted else []
-    except Faults as faults:
-        asked = Assignment("DEFCONFIG", wanted, COMMAND_LINE)
-        return Loaded([], (), [layers.Fault(line, asked) for line in faults.lines])
-    lines, read = [], []
-    wrong: list[layers.Fault] = []
-    for path in paths:
-        try:
-            name, content = shown(path, tree.root), path.read_bytes()
-        except OSError as error:
-            raise Faults([f"{path}: cannot be read: {error.strerror}"]) from None
-        found, faults_here = layers.read_lines(tree, content.decode(errors="surrogateescape"), name)
-        lines.append(found)
-        read.append((name, render.sha256(content)))
-        wrong += faults_here
-    return Loaded(lines, tuple(read), wrong)
 
 
 def _is_typed(assignment: Assignment) -> bool:

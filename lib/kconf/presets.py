@@ -1,14 +1,18 @@
-"""Configurations that nobody typed: every switch on or off, or all by chance."""
+"""The verbs that fill in a configuration: every switch at its default, on or off, or all by chance."""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from lib.kconf import layers
+from lib.kconf import dotconfig, layers
+from lib.kconf.making import finish, folder, load, resolved
 from lib.kconf.tree import Tree
-from lib.options import Assignment
+from lib.kconf.verbs import overrides, own
+from lib.options import Assignment, Faults
 
 
 class Question(NamedTuple):
@@ -17,6 +21,29 @@ class Question(NamedTuple):
     name: str
     answers: list[str]  # y and n, or the members' symbols
     is_choice: bool
+
+
+def alldefconfig(root: Path, assignments: Sequence[Assignment]) -> int:
+    """Every default, under what KCONFIG_ALLCONFIG and the command line say."""
+    return _preset(root, assignments, "alldefconfig", lambda symbol: None)
+
+
+def allnoconfig(root: Path, assignments: Sequence[Assignment]) -> int:
+    """Every switch off that can be off."""
+    return _preset(root, assignments, "allnoconfig", off)
+
+
+def allyesconfig(root: Path, assignments: Sequence[Assignment]) -> int:
+    """Every switch on that can be on."""
+    return _preset(root, assignments, "allyesconfig", on)
+
+
+def randconfig(root: Path, assignments: Sequence[Assignment]) -> int:
+    """Every switch and choice by chance; the same KCONFIG_SEED gives the same configuration."""
+    text = own(assignments, "KCONFIG_SEED") or str(int.from_bytes(os.urandom(4)))
+    if not text.isascii() or not text.isdigit():
+        raise Faults([f"KCONFIG_SEED={text}: expected a whole number, such as 7"])
+    return _preset(root, assignments, f"randconfig KCONFIG_SEED={int(text)}", by_chance(int(text)))
 
 
 def on(question: Question) -> str | None:
@@ -59,3 +86,26 @@ def _open_questions(tree: Tree, asked: set[Any]) -> Any:
             yield symbol.choice, Question(name, members, is_choice=True)
         elif not symbol.choice and name not in asked:
             yield name, Question(name, ["n", "y"], is_choice=False)
+
+
+def _preset(root: Path, assignments: Sequence[Assignment], what: str, pick: Callable[[Question], str | None]) -> int:
+    """The symbols that nobody set get the values that `pick` has for them."""
+    tree = Tree(root)
+    place = folder(root, assignments)
+    loaded = load(tree, _allconfig(root, place, what.partition("config")[0], assignments))
+    above = [*loaded.layers, *layers.layered(overrides(assignments))]
+    filled = fill(tree, layers.settle(tree, above).taken, pick, origin=what)
+    below = dotconfig.NOTHING._replace(assignments=filled, sources=dotconfig.Sources(None, loaded.read))
+    return finish(tree, place, resolved(tree, below, above, loaded.wrong), what)
+
+
+def _allconfig(root: Path, place: Path, kind: str, assignments: Iterable[Assignment]) -> str:
+    """The file that KCONFIG_ALLCONFIG names; 1 stands for allno.config and its kin, or all.config, as in the kernel."""
+    given = [assignment.value for assignment in assignments if assignment.name == "KCONFIG_ALLCONFIG"]
+    if given not in ([""], ["1"]):
+        return given[0] if given else ""
+    wanted = [f"{'all' if kind == 'rand' else ''}{kind.replace('rand', 'random')}.config", "all.config"]
+    found = [path for folder in (place, root) for name in wanted if (path := folder / name).is_file()]
+    if not found:
+        raise Faults([f"KCONFIG_ALLCONFIG={given[0]}: neither {' nor '.join(wanted)} is in {place}. Name a file"])
+    return str(found[0])

@@ -1,7 +1,5 @@
 """The verbs of make: which module does each, which of make's variables it reads, and what was typed for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -52,10 +50,10 @@ VERBS = {
     "fragment": Door("making", ("DEFCONFIG",)),
     "setconfig": Door("making"),
     "savedefconfig": Door("making", ("DEFCONFIG",)),
-    "alldefconfig": Door("making", _ALL),
-    "allnoconfig": Door("making", _ALL),
-    "allyesconfig": Door("making", _ALL),
-    "randconfig": Door("making", (*_ALL, "KCONFIG_SEED")),
+    "alldefconfig": Door("presets", _ALL),
+    "allnoconfig": Door("presets", _ALL),
+    "allyesconfig": Door("presets", _ALL),
+    "randconfig": Door("presets", (*_ALL, "KCONFIG_SEED")),
     "listnewconfig": Door("show", symbols=False),
     "helpnewconfig": Door("show", symbols=False),
     "list-defconfigs": Door("show", symbols=False),
