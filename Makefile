@@ -13,7 +13,8 @@ endif
 # Values reach the recipes through the environment, never as text: a quote or a ; in one stays what it is.
 export PYTHON VENV T
 PY := "$$VENV/bin/python"
-TRACKERS := trackio wandb tensorboard
+TRACKERS := trackio wandb tensorboard mlflow aim comet_ml clearml dvclive swanlab goodseed
+SHOWN := tensorboard mlflow aim goodseed
 
 ASKING := menuconfig nconfig guiconfig config oldconfig
 LOOKING := list-defconfigs listnewconfig helpnewconfig diffconfig showconfig checkconfig
@@ -83,20 +84,19 @@ defconfig-%: $(READY) FORCE
 FORCE:
 
 ##@ Trackers
-.PHONY: $(TRACKERS:%=%-test)
+.PHONY: list-trackers $(TRACKERS:%=%-test)
+list-trackers: $(READY) ## Which trackers there are, which are on, and what to install for the others
+	$(Q)$(PY) scripts/list_trackers.py
 $(TRACKERS:%=%-test): %-test: $(READY) ## Send made-up curves through the real client, read them back, compare [RUN=folder: that run]
 	$(Q)$(PY) scripts/tracker_test.py $*
-.PHONY: trackio-show trackio-view
-trackio-show trackio-view: $(READY) ## Open the Trackio dashboard on TRACKIO_PORT
-	$(Q)$(PY) scripts/trackio_show.py
-.PHONY: tensorboard-show
-tensorboard-show: $(READY) ## Open TensorBoard over all runs
-	$(Q)"$$VENV/bin/tensorboard" --logdir runs
+.PHONY: trackio-show trackio-view $(SHOWN:%=%-show)
+trackio-show trackio-view $(SHOWN:%=%-show): $(READY) ## Open the tracker's own pages on this machine; Trackio's on TRACKIO_PORT
+	$(Q)$(PY) scripts/tracker_show.py $@
 .PHONY: wandb-sync
 wandb-sync: $(READY) ## Send the offline W&B runs; asks for a login
 	$(Q)"$$VENV/bin/wandb" sync runs/*/*/wandb/offline-run-*
 .PHONY: tracker-sync
-tracker-sync: $(READY) ## Send to the trackers of RUN=folder what they have not taken yet
+tracker-sync: $(READY) ## Send what trackers have not taken, of each run that has ended or RUN=, also to TRACKER= [DRY_RUN=1: only say what]
 	$(Q)$(PY) scripts/tracker_sync.py
 
 ##@ Develop
@@ -116,7 +116,7 @@ check-all: $(READY_DEV) lint types ## check, with the tests that take long
 	$(Q)$(PY) -m pytest -m "slow or not slow"
 .PHONY: bench
 bench: $(READY_BENCH) ## Measure against the named peers
-	$(Q)$(PY) bench/configure.py && $(PY) bench/log_call.py
+	$(Q)$(PY) bench/configure.py && $(PY) bench/log_call.py && $(PY) bench/tracked_training.py
 .PHONY: trackers
 trackers: $(READY) ## Install the other trackers too
 	$(Q)$(PY) -m pip install -r requirements-trackers.txt
@@ -126,8 +126,8 @@ trackers: $(READY) ## Install the other trackers too
 clean: ## Remove caches; never results
 	$(Q)rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis && find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 .PHONY: mrproper
-mrproper: clean ## clean, and remove the configuration
-	$(Q)rm -f .config .config.old .config.lock config.py
+mrproper: clean ## clean, and remove the configuration [O=folder: the one there]
+	$(Q)cd "$${O:-.}" && rm -f .config .config.old .config.lock config.py
 .PHONY: distclean
 distclean: mrproper ## mrproper, and remove the environment
 	$(Q)rm -rf .venv

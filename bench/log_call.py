@@ -1,7 +1,8 @@
 """What one `log()` of five scalars costs its caller: ours against `accelerate.Accelerator.log`, the same trackers.
 
-Both have TensorBoard, W&B (offline) and Trackio on. Each logs from a process of its own, so that the threads of one do
-not slow the other, and they take turns in blocks of calls, so that whatever else the machine does hits both.
+Both have TensorBoard, W&B (offline) and Trackio on, and MLflow (SQLite) as well in a second table when it is installed.
+Each logs from a process of its own, so that the threads of one do not slow the other, and they take turns in blocks of
+calls, so that whatever else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 PEERS = ("kilter", "accelerate")
+BASE = ("tensorboard", "wandb", "trackio")
 BLOCK = 50  # calls between two turns
 TURNS = 12  # of each, in a round
 ROUNDS = 3
+START_S = 60.0  # for the trackers to start
 STEP_S = 0.0014  # work between two calls, as in a small model's training
 
 Log = Callable[[dict[str, float], int], None]
@@ -29,23 +33,35 @@ Log = Callable[[dict[str, float], int], None]
 
 def main() -> int:
     if len(sys.argv) > 1:
-        return peer(sys.argv[1], Path(sys.argv[2]))
-    rows = []
-    for number in range(ROUNDS):
-        print(f"round {number + 1} of {ROUNDS}: {BLOCK * TURNS} calls each", file=sys.stderr)
-        with tempfile.TemporaryDirectory() as scratch:
-            rows.append(measure(Path(scratch)))
-    report(rows)
+        return peer(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    from lib.names import installed
+
+    for trackers in (BASE, *([(*BASE, "mlflow")] if installed("mlflow") else [])):
+        rows = []
+        for number in range(ROUNDS):
+            print(f"{', '.join(trackers)}: round {number + 1} of {ROUNDS}, {BLOCK * TURNS} calls each", file=sys.stderr)
+            with tempfile.TemporaryDirectory() as scratch:
+                rows.append(measure(Path(scratch), trackers))
+        report(rows, trackers)
     return 0
 
 
-def measure(here: Path) -> dict[str, list[float]]:
+def stores(here: Path) -> dict[str, str]:
+    """This environment, in which trackers write to `here` and nowhere else."""
+    mlflow = f"sqlite:///{here}/mlflow.db"
+    ours = {"TRACKIO_DIR": str(here / "trackio"), "WANDB_DIR": str(here), "MLFLOW_TRACKING_URI": mlflow}
+    return {**os.environ, **ours, "WANDB_MODE": "offline"}
+
+
+def measure(here: Path, trackers: Sequence[str]) -> dict[str, list[float]]:
     """Seconds of each call of both, in one round."""
-    environ = {**os.environ, "TRACKIO_DIR": str(here / "trackio"), "WANDB_MODE": "offline", "WANDB_DIR": str(here)}
+    for name in PEERS:
+        (here / name).mkdir()
     children = {
         name: subprocess.Popen(
-            [sys.executable, __file__, name, str(here / name)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ,
+            [sys.executable, __file__, name, str(here / name), *trackers],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=stores(here / name),
         )
         for name in PEERS
     }  # fmt: skip
@@ -67,10 +83,9 @@ def measure(here: Path) -> dict[str, list[float]]:
     return taken
 
 
-def peer(name: str, here: Path) -> int:
+def peer(name: str, here: Path, trackers: Sequence[str]) -> int:
     """One of the two: a block of calls for each line on standard input, the seconds of each call as one line back."""
-    here.mkdir()
-    with {"kilter": ours, "accelerate": theirs}[name](here) as log:
+    with {"kilter": ours, "accelerate": theirs}[name](here, trackers) as log:
         print("ready", flush=True)
         step = 0
         for line in sys.stdin:
@@ -91,21 +106,25 @@ def peer(name: str, here: Path) -> int:
 
 
 @contextmanager
-def ours(here: Path) -> Iterator[Log]:
+def ours(here: Path, trackers: Sequence[str]) -> Iterator[Log]:
     from lib.track.run import Run
     from lib.track.settings import Settings
 
-    on = Settings(60, enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
-    with Run.create(here, "ours", "run", texts={"config.json": "{}"}, trackers=on) as run:
+    on: dict[str, Any] = {f"enable_{name}": True for name in trackers}  # Settings has other fields, of other types
+    with Run.create(here, "ours", "run", texts={"config.json": "{}"}, trackers=Settings(60, **on)) as run:
+        until = time.monotonic() + START_S
+        while len(run.looks) < len(trackers) and time.monotonic() < until:  # accelerate, too, starts its own first
+            print(*run.news(), sep="\n", file=sys.stderr)
+            time.sleep(0.1)
         yield run.log
         run.finish({})
 
 
 @contextmanager
-def theirs(here: Path) -> Iterator[Log]:
+def theirs(here: Path, trackers: Sequence[str]) -> Iterator[Log]:
     from accelerate import Accelerator
 
-    accelerator = Accelerator(log_with=["tensorboard", "wandb", "trackio"], project_dir=str(here))
+    accelerator = Accelerator(log_with=list(trackers), project_dir=str(here))
     accelerator.init_trackers("theirs", config={"seed": 0})
     yield lambda told, step: accelerator.log(told, step=step)
     accelerator.end_training()
@@ -117,14 +136,14 @@ def values(step: int) -> dict[str, float]:
     return {name: noise.random() for name in names}
 
 
-def report(rows: list[dict[str, list[float]]]) -> None:
+def report(rows: list[dict[str, list[float]]], trackers: Sequence[str]) -> None:
     """The median of the rounds with their range, and the ratio of the medians."""
 
     def at(name: str, share: float) -> list[float]:
         return sorted(sorted(row[name])[int(share * len(row[name]))] * 1e6 for row in rows)
 
     middle = len(rows) // 2
-    print(f"{'log() of 5 scalars, 3 trackers':<32}{'p50 [us]':>26}{'p99 [us]':>26}")
+    print(f"{f'log() of 5 scalars, {len(trackers)} trackers':<32}{'p50 [us]':>26}{'p99 [us]':>26}")
     for name in PEERS:
         cells = [at(name, share) for share in (0.5, 0.99)]
         print(f"{name:<32}" + "".join(f"{cell[middle]:.1f} [{cell[0]:.1f}-{cell[-1]:.1f}]".rjust(26) for cell in cells))

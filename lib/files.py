@@ -33,13 +33,15 @@ def write_together(texts: Mapping[Path, str]) -> None:
 
 
 def append_line(path: Path, entry: Mapping[str, Any]) -> None:
-    """Append `entry` with the time as one JSON line, with one write; a line torn before it is closed first."""
-    import json  # here and below: what only writes whole files is faster without it
+    """Append `entry` with the time, less its secrets, as one JSON line with one write; a torn line is closed first."""
+    import json  # here and below: what only writes whole files is faster without these
+
+    from lib.journal import secrets
 
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         torn = b"" if ends_whole(fd) else b"\n"
-        os.write(fd, torn + json.dumps({"time": time.time(), **entry}).encode() + b"\n")
+        os.write(fd, torn + json.dumps({"time": time.time(), **secrets.without(entry)}).encode() + b"\n")
     finally:
         os.close(fd)
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,7 +30,8 @@ def command(root: Path, environ: Mapping[str, str]) -> list[str]:
     kconf.only(environ, "training", "O", "RESUME", symbols=True)
     place = kconf.typed(environ, "O")
     resume = {"": "auto", "y": "auto", "n": "no"}.get(wanted := kconf.typed(environ, "RESUME"), wanted)
-    where, flags = root / place, ["--config", place, "--resume", resume] if place else ["--resume", resume]
+    where = kconf.folder(root, environ)
+    flags = ["--config", place, "--resume", resume] if place else ["--resume", resume]
     if resume not in ("auto", "no"):
         if place:
             raise Refused(
@@ -89,14 +91,31 @@ def reproduce(root: Path, environ: Mapping[str, str]) -> NoReturn:
     _become(root, again(root, environ))
 
 
-def trackio_show(root: Path, environ: Mapping[str, str]) -> int:
-    """Serve the Trackio dashboard of the configured project on its port, whether tracking is on now or not."""
-    from lib.track import to_trackio  # a second of imports that training must not pay
+def tracker_show(root: Path, environ: Mapping[str, str], goal: str) -> int:
+    """Serve the pages of the tracker that `goal` names, `mlflow-show`, whether tracking is on now or not.
 
-    kconf.only(environ, "trackio-show", symbols=True)
-    opts = _with(root, environ, "trackio-show", "trackio")
-    to_trackio.show(opts.tracker_project, opts.trackio_port)
-    return 0
+    Raises:
+        Refused: it is not installed, or Trackio's port is taken.
+    """
+    from lib.track.settings import missing
+
+    tracker = goal.partition("-")[0]
+    kconf.only(environ, goal, symbols=True)
+    if pip := missing(tracker):
+        raise Refused(f"{tracker} is not installed. {pip}")
+    opts = _with(root, environ, goal, tracker)
+    if tracker == "trackio":
+        from lib.track import to_trackio  # a second of imports that training must not pay
+
+        to_trackio.show(opts.tracker_project, opts.trackio_port)
+        return 0
+    words = {
+        "tensorboard": ["--logdir", "runs"],
+        "mlflow": ["ui", "--backend-store-uri", opts.get("mlflow_uri") or "sqlite:///runs/mlflow.db"],
+        "aim": ["up", "--repo", opts.get("aim_repo") or "runs/aim"],
+        "goodseed": ["serve"],
+    }[tracker]
+    return _become(root, [str(Path(sys.executable).with_name(tracker)), *words])
 
 
 def tracker_test(root: Path, environ: Mapping[str, str], tracker: str) -> int:
@@ -117,10 +136,43 @@ def tracker_test(root: Path, environ: Mapping[str, str], tracker: str) -> int:
     return check.main(tracker, check.send(tracker, root / "runs", opts.record(), opts.fill(Settings)))
 
 
+def tracker_sync(root: Path, environ: Mapping[str, str], *, dry_run: bool) -> int:
+    """Send to the trackers of RUN, or of every run, what they have not taken yet.
+
+    TRACKER names others than those that were on; what is configured says what these are told.
+    """
+    from lib.track import sync
+    from lib.track.settings import Settings
+
+    goal, named = "tracker-sync", kconf.typed(environ, "TRACKER")
+    kconf.only(environ, goal, "RUN", "DRY_RUN", "TRACKER", symbols=bool(named))
+    others = _with(root, environ, goal, "").fill(Settings).enabled() if named else None
+    dry_run |= kconf.typed(environ, "DRY_RUN") not in ("", "0", "n")
+    return sync.main(kconf.typed(environ, "RUN"), root / "runs", trackers=others, dry_run=dry_run)
+
+
+def list_trackers(root: Path, environ: Mapping[str, str]) -> int:
+    """A line for each tracker: its name, whether it is on, its version or what installs it."""
+    from lib.track import settings
+
+    kconf.only(environ, "list-trackers", symbols=True)
+    base = root / options.DOTCONFIG
+    values = kconf.resolve(
+        root, base=base if base.exists() else None, assignments=kconf.overrides(root, environ)
+    ).values
+    for name in settings.PACKAGES:
+        on = "on" if values.get(f"ENABLE_{name.upper()}") else "off"
+        print(f"{name:<12} {on:<4} {settings.missing(name) or version(settings.PACKAGES[name])}")
+    return 0
+
+
 def _with(root: Path, environ: Mapping[str, str], goal: str, tracker: str, **values: str) -> options.Options:
-    """What is configured, these values, and make's command line on top, with this one tracker on, whatever they say."""
+    """What is configured, these values, and make's command line on top.
+
+    One `tracker` is on alone then, whatever they say; without, those that they say.
+    """
     below = [options.Assignment(name, value, f"make {goal}") for name, value in values.items()]
-    above = [options.Assignment("TRACKER", tracker, f"make {goal}, which needs it")]
+    above = [options.Assignment("TRACKER", tracker, f"make {goal}, which needs it")] if tracker else []
     base = root / options.DOTCONFIG
     asked = kconf.overrides(root, environ, below=below, above=above)
     resolved = kconf.resolve(root, base=base if base.exists() else None, assignments=asked)

@@ -66,6 +66,7 @@ class Plan:
     max_time_s: int
     log_interval: int
     eval_interval: int
+    watch_interval: int
     checkpoint_interval_s: int
     precision: str
     seed: int
@@ -188,6 +189,8 @@ class Loop:
         self.losses = torch.zeros((), device=device)  # since the last log; never read in between
         self.grad_norm = torch.zeros((), device=device)
         self.clock = Clock()
+        if plan.watch_interval:
+            run.watch(self.model, plan.watch_interval)
 
     def restore(self) -> None:
         """Go back to the last checkpoint, if there is one."""
@@ -259,6 +262,7 @@ class Loop:
         self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.plan.grad_clip:
             nn.utils.clip_grads_with_norm_(parameters, self.plan.grad_clip, self.grad_norm)
+        self.run.observe(self.at.step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.advance()
@@ -270,12 +274,17 @@ class Loop:
     def log(self) -> None:
         """The step's numbers; the loss is the mean over all batches of all processes since the last log."""
         loss, count = dist.total(torch.stack([self.losses, torch.full_like(self.losses, self.at.loss_count)])).tolist()
+        per_second = f"{self.task.unit}_per_second"
+        rate = self.clock.rate() * self.task.units_per_batch
         values = {
             "train_loss": loss / count,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "grad_norm": float(self.grad_norm),
-            f"{self.task.unit}_per_second": self.clock.rate() * self.task.units_per_batch * dist.world(),
+            per_second: rate * dist.world(),
         }
+        if self.run.called:  # each process has a run of its own: its own share, beside what all have in common
+            values["rank_train_loss"] = float(self.losses) / self.at.loss_count
+            values[f"rank_{per_second}"] = rate
         self.losses.zero_()
         self.at.loss_count = 0
         self.run.log(values, self.at.step)
@@ -298,6 +307,7 @@ class Loop:
         """A checkpoint of this moment, by rank 0."""
         with self.clock.paused():
             self.at.loss_sum, self.at.time_s = float(self.losses), self.clock.total_s
+            self.run.flush()  # who goes on from here does not log again what came before
             if dist.rank() == 0:
                 self.write(self.run.store.checkpoints / name)
         if name == checkpoint.LAST:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+Scalar = float | int | bool | str | None
+
 PERPLEXITY_CAP = 20.0  # exp(20) = 485 million: beyond it a curve says nothing
 
 
@@ -14,24 +16,29 @@ def perplexity(loss: float) -> float:
     return math.exp(min(loss, PERPLEXITY_CAP))
 
 
-def normalize(values: Mapping[str, Any]) -> dict[str, float | int | bool | str | None]:
-    """Plain Python scalars for `values`: what every tracker is sent.
+def normalize(values: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Plain Python scalars for `values`, nested mappings flattened: what every tracker is sent.
 
-    Nested mappings become `a/b`; tensors and numpy values of one element become numbers (through `.item()`); anything
-    else becomes its text. Numbers that JSON lacks (inf, nan) pass: the journal has its own form for them.
+    Numbers that JSON lacks (inf, nan) pass: the journal has its own form for them.
     """
-    plain: dict[str, float | int | bool | str | None] = {}
+    return {name: scalar(value) for name, value in flat(values).items()}
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` by name, those of a mapping within as `a/b`."""
+    leaves: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            plain.update({f"{name}/{inner}": leaf for inner, leaf in normalize(value).items()})
-        elif value is None or type(value) in (float, int, bool, str):
-            plain[str(name)] = value
+            leaves.update({f"{name}/{inner}": leaf for inner, leaf in flat(value).items()})
         else:
-            plain[str(name)] = _scalar(value)
-    return plain
+            leaves[str(name)] = value
+    return leaves
 
 
-def _scalar(value: Any) -> float | int | bool | str:
+def scalar(value: Any) -> Scalar:
+    """A number for a tensor or numpy value of one element, through `.item()`; for what is no scalar, its text."""
+    if value is None or type(value) in (float, int, bool, str):
+        return value  # type: ignore[no-any-return]
     item = getattr(value, "item", None)
     if callable(item):
         try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LONGEST_NAME = 100  # characters; a file system takes 255 bytes
 FOLDERS = ("TRACKER_PROJECT", "TRACKER_RUN_NAME")  # symbols whose value is the name of a folder
 BOTH = ("wandb", "trackio")
+CUSTOM = "custom"  # the tracker that is the user's own class, CUSTOM_CLASS; it comes with no package
 CHECKSUM_FILE = ".project-checksum"  # in the root, ignored by git: "<checksum> <directory>"
 
 
@@ -61,12 +62,12 @@ def installed(tracker: str) -> bool:
     """Whether the tracker's package is there. A mere folder of that name (W&B makes `./wandb`) does not count."""
     from importlib.util import find_spec  # only those who track pay for it
 
-    spec = find_spec(tracker)
+    spec = find_spec("accelerate" if tracker == CUSTOM else tracker)
     return spec is not None and spec.origin is not None
 
 
 def trackers(text: str, known: Sequence[str], *, available: Callable[[str], bool] = installed) -> set[str]:
-    """The trackers that `none`, `both`, `all` (every installed one) or a comma list of whole names stand for.
+    """The trackers that `none`, `both`, `all` (every installed one, not the user's own) or a comma list stand for.
 
     Raises ValueError with the nearest right name.
     """
@@ -97,7 +98,11 @@ def _items(text: str) -> list[str]:
 
 
 def _means(items: list[str], tracker: str, available: Callable[[str], bool]) -> bool:
-    return tracker in items or ("both" in items and tracker in BOTH) or ("all" in items and available(tracker))
+    return (
+        tracker in items
+        or ("both" in items and tracker in BOTH)
+        or ("all" in items and tracker != CUSTOM and available(tracker))
+    )
 
 
 def _checksum(root: Path) -> str:

@@ -42,6 +42,8 @@ class Progress:
 
     def show(self, step: int, values: Mapping[str, float], *, news: Iterable[str]) -> None:
         """The numbers of a step: beside the bar, or as a line when the last one is a while ago."""
+        if not self._shown:
+            return
         for line in news:
             self.say(line)
         beside = {name: value for name, value in values.items() if name in BESIDE}

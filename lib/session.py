@@ -16,7 +16,7 @@ import torch
 
 from lib import checkpoint, dist, names, plot, reproduce
 from lib.errors import Refused
-from lib.files import shown
+from lib.files import shown, write_whole
 from lib.journal import console, folder
 from lib.options import ROOT, Record
 from lib.progress import describe
@@ -25,6 +25,7 @@ from lib.track.settings import Settings
 
 RUNS = ROOT / "runs"
 CURVES = "curves.png"
+RANK = "rank-{}"  # what a process's own run is called in the trackers
 SHOWN = 3  # differences that are named
 
 
@@ -39,8 +40,10 @@ def opened(record: Record, trackers: Settings, device: torch.device, *, data: st
         SystemExit: with status 1, when the run is done and has not reproduced the one that it should.
     """
     if dist.rank() != 0:
-        with dist.joined(device):
-            yield NullRun(Path(dist.agreed(None)))
+        with contextlib.ExitStack() as last, dist.joined(device):
+            other = _of_rank(record, trackers, Path(dist.agreed(None)))
+            last.enter_context(other)
+            yield other
         return
     run = _run(record, trackers, data)
     with console.kept(run.store.path / "console.log"):
@@ -61,15 +64,27 @@ def opened(record: Record, trackers: Settings, device: torch.device, *, data: st
 
 
 def _run(record: Record, trackers: Settings, data: str) -> Run:
+    called = "" if trackers.tracker_ranks == "main" else RANK.format(0)
     earlier = _earlier(record, data)
     if earlier:
         print(f"resume    {shown(earlier.path, ROOT)}  (RESUME=n starts anew)", file=sys.stderr)
-        return Run(earlier, trackers)
+        return Run(earlier, trackers, called=called)
     name = record.name or names.run_name(record.model, record.optimizer, datetime.now())
-    run = Run.create(RUNS, record.project, name, texts=record.files, trackers=trackers)
+    run = Run.create(RUNS, record.project, name, texts=record.files, trackers=trackers, called=called)
     if record.reproduces:
         run.store.reproduces(folder.RunFolder(Path(record.reproduces)))
     return run
+
+
+def _of_rank(record: Record, trackers: Settings, job: Path) -> Run | NullRun:
+    """What a process other than the first logs into, as TRACKER_RANKS says (as in W&B's distributed example)."""
+    strategy = trackers.tracker_ranks
+    if strategy == "main" or (strategy == "node" and dist.local_rank() != 0):
+        return NullRun(job)
+    store = folder.RunFolder.of_rank(job, dist.rank())
+    for file, text in record.files.items():
+        write_whole(store.path / file, text)
+    return Run(store, trackers, called=RANK.format(dist.rank()))
 
 
 def _earlier(record: Record, data: str) -> folder.RunFolder | None:

@@ -7,7 +7,8 @@ awk '
 	target = $0; text = $0
 	sub(/:.*/, "", target); sub(/.*## /, "", text)
 	gsub(/%/, "<name>", target)
-	if (target == "$(TRACKERS") target = "trackio-test wandb-test tensorboard-test"
+	if (target == "$(TRACKERS") target = "<tracker>-test"
+	sub(/ \$\(SHOWN/, " <tracker>-show", target)
 	if (length(target) > 16) printf "  %s\n  %-16s ", target, ""
 	else printf "  %-16s ", target
 	print text
@@ -16,9 +17,10 @@ cat <<'TEXT'
 
 Variables
   DEFCONFIG=       a defconfig by name or path, with +fragments
-  TRACKER=         none, both, all, or names with commas: trackio,wandb,tensorboard
+  TRACKER=         none, both, all, or names with commas: trackio,wandb,mlflow (make list-trackers)
   SYMBOL=value     any symbol of the configuration (LEARNING_RATE=0.01, MODEL=gpt2); on train for that run alone
-  RUN=             a run, for tracker-sync and the trackers' tests: its folder, project/run or name
+  RUN=             a run, for reproduce, tracker-sync and the trackers' tests: its folder, project/run or name
+  DRY_RUN=1        tracker-sync only lists what would go
   RESUME=          n: start anew; a run: go on with that one
   SYM=             a symbol, or several with commas, for showconfig
   A= B=            what diffconfig compares

@@ -1,4 +1,4 @@
-"""`make tracker-sync RUN=…`: send to a run's trackers what they have not taken yet."""
+"""`make tracker-sync`: send to the trackers of RUN, or of every run, what they have not taken yet [--dry-run]."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from lib import errors, kconf, options
-from lib.track import sync
+from lib import errors, launch, options
 
 
 def main() -> int:
-    kconf.only(os.environ, "tracker-sync", "RUN")
-    return sync.main(kconf.typed(os.environ, "RUN"), options.ROOT / "runs")
+    return launch.tracker_sync(options.ROOT, os.environ, dry_run="--dry-run" in sys.argv[1:])
 
 
 if __name__ == "__main__":

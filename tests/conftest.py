@@ -33,3 +33,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clone(tmp_path: Path) -> Path:
     """A clone to type make in; its path has a space, as a path may."""
     return cloned_to(tmp_path / "kilter clone")
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that each tracker's process runs first; see planting.py."""
+    home = tmp_path / "planted"
+    home.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(home))
+    return home / "sitecustomize.py"

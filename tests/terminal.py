@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,12 @@ class Terminal:
         self.printed = b""
         command = [str(root / "scripts" / "configure.py"), *words]
         given = environment(**CLEAN | environ)
-        self.child = pexpect.spawn(sys.executable, command, env=given, dimensions=(rows, columns), cwd=str(root.parent))
+        for size in ("LINES", "COLUMNS"):  # an outer terminal's
+            given.pop(size, None)
+        self.child = pexpect.spawn(
+            sys.executable, command, env=given, dimensions=(rows, columns), cwd=str(root.parent),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
+        )  # fmt: skip
 
     def __enter__(self) -> Terminal:
         return self
@@ -53,8 +59,9 @@ class Terminal:
         self.screen.resize(rows, columns)
         self.child.setwinsize(rows, columns)
 
-    def ends(self) -> int:
-        """The exit status, once everything that was printed is read."""
+    def ends(self, key: str = "") -> int:
+        """The exit status after `key`, once everything that was printed is read."""
+        self.child.send(key)
         while self.child.isalive() or self._read():
             self._read()
         self._read()

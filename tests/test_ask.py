@@ -166,8 +166,7 @@ def test_answers_that_end_early_write_nothing(checkout: Path, key: str, status: 
     with asking(checkout) as terminal:
         terminal.sees(SWITCH)
         terminal.press(f"y{ENTER}", "Level (LEVEL) [2]")
-        terminal.child.send(key)
-        assert terminal.ends() == status
+        assert terminal.ends(key) == status
     assert terminal.printed.decode().splitlines()[-1] == line
     assert {path: path.read_bytes() for path in checkout.iterdir() if path.is_file()} == before
 

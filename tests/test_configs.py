@@ -115,8 +115,8 @@ PLANTED = {
         ["OPTIMIZER_SGDD is used here and defined nowhere; did you mean OPTIMIZER_SGD?"],
     ),
     "a variable of make's": (
-        symbol("JOBS", 'bool "P"'),
-        ["JOBS is a variable of make's own. Choose another name"],
+        symbol("YES", 'bool "P"'),
+        ["YES is a variable of make's own. Choose another name"],
     ),
     "a variable of the Makefile's": (
         symbol("READY_DEV", 'bool "P"'),
@@ -158,12 +158,12 @@ PLANTED = {
         ["the choice 'Colour' has no help text"],
     ),
     "a tracker elsewhere": (
-        symbol("ENABLE_AIM", 'bool "P"'),
-        ["ENABLE_AIM switches a tracker on; it belongs into the menu 'Experiment Tracking'"],
+        symbol("ENABLE_SIGOPT", 'bool "P"'),
+        ["ENABLE_SIGOPT switches a tracker on; it belongs into the menu 'Experiment Tracking'"],
     ),
     "a tracker without code": (
-        '\nmenu "Experiment Tracking"\n' + symbol("ENABLE_AIM", 'bool "P"') + "\nendmenu\n",
-        ["ENABLE_AIM: there is no lib/track/to_aim.py"],
+        '\nmenu "Experiment Tracking"\n' + symbol("ENABLE_SIGOPT", 'bool "P"') + "\nendmenu\n",
+        ["ENABLE_SIGOPT: there is no lib/track/to_sigopt.py"],
     ),
 }  # fmt: skip
 
@@ -181,9 +181,9 @@ def test_a_defect_in_the_kconfig_files_is_found(checkout: Path, text: str, expec
 
 
 def test_a_tracker_that_nothing_switches_on_is_found(checkout: Path) -> None:
-    write(checkout / "lib" / "track" / "to_aim.py", "")
+    write(checkout / "lib" / "track" / "to_sigopt.py", "")
     menu = "'Experiment Tracking'"
-    assert findings(checkout) == [f"lib/track/to_aim.py: no ENABLE_AIM in the menu {menu} switches it on"]
+    assert findings(checkout) == [f"lib/track/to_sigopt.py: no ENABLE_SIGOPT in the menu {menu} switches it on"]
 
 
 # --- defects in defconfigs and fragments ---

@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 from cloning import VENV, cloned_to, environment, make
 
+from lib.names import installed
 from lib.options import ROOT
+from lib.track.settings import PACKAGES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICK = ["MAX_ITERS=2", "EVAL_SAMPLES=1"]
 NO_TERMINAL = {"menuconfig", "nconfig", "config", "oldconfig", "guiconfig"}  # driven in tests of their own
 SERVERS = {"trackio-show": "TRACKIO_PORT", "trackio-view": "TRACKIO_PORT"}
 UNATTENDED = {  # they run this very suite, install or measure for minutes, need an account, or serve until Ctrl-C
-    *("check", "check-all", "test", "lint", "types", "bench", "trackers", "wandb-sync", "tensorboard-show"),
+    *("check", "check-all", "test", "lint", "types", "bench", "trackers", "wandb-sync"),
+    *("tensorboard-show", "mlflow-show", "aim-show", "goodseed-show"),
 }
 WORDS = {  # what a target needs beside its name
     "train": [*QUICK, "O=train"],  # where quickstart is loaded, whatever was configured by chance before
@@ -72,7 +75,10 @@ def test_the_documents_name_the_targets_that_people_need() -> None:
 def test_a_documented_target_runs(workshop: tuple[Path, str], target: str) -> None:
     here, run = workshop
     words = [word.format(run=run) for word in WORDS.get(target, [])]
-    if target in SERVERS:
+    if (tracker := target.rpartition("-")[0]) in PACKAGES and not installed(tracker):
+        done = make(here, target)
+        assert done.returncode == 2 and f"{tracker} is not installed. pip install {tracker}" in done.stderr
+    elif target in SERVERS:
         assert _serves(here, target, SERVERS[target])
     elif target in NO_TERMINAL:
         done = make(here, target, DISPLAY="")

@@ -42,7 +42,8 @@ TYPED = [
     ("DATASET=stdlib", "command line: DATASET=stdlib: needs MODEL_GPT2 (now MODEL=lenet5)"),
     (
         "TRACKER=wandbb",
-        "TRACKER=wandbb: unknown tracker 'wandbb'; did you mean wandb? (known: trackio, wandb, tensorboard)",
+        "TRACKER=wandbb: unknown tracker 'wandbb'; did you mean wandb? (known: trackio, wandb, tensorboard, "
+        "mlflow, aim, comet_ml, clearml, dvclive, swanlab, goodseed, custom)",
     ),
     ("DEFCONFIG=lenet5-adma", "no defconfig 'lenet5-adma'; close: lenet5-adam, lenet5-adamw; see make list-defconfigs"),
     ("TRACKER_PROJECT=a\nb", "command line: TRACKER_PROJECT=a\\nb: control characters cannot be stored"),

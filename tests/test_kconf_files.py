@@ -6,6 +6,7 @@ import ast
 import copy
 import json
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,17 @@ def test_olddefconfig_drops_what_does_not_fit_and_says_what(checkout: Path, caps
         assert words in notes
     assert notes.count("\n") == 3
     assert resolved(checkout).values["SEED"] == 3  # strict again
+
+
+def test_of_a_line_that_was_appended_to_dotconfig_olddefconfig_keeps_the_last(checkout: Path) -> None:
+    made(checkout, "SEED=4")
+    with (checkout / ".config").open("a") as file:
+        file.write("CONFIG_SEED=12\n")
+    done = configure(checkout, "olddefconfig")
+    assert done.returncode == 0 and re.search(
+        r"dropped: \.config:\d+: SEED=4: \.config:\d+: SEED=12 stands", done.stderr
+    )
+    assert loaded(checkout).SEED == 12
 
 
 def test_olddefconfig_is_strict_about_what_is_typed_now(checkout: Path) -> None:
@@ -118,7 +130,7 @@ def test_parallel_configures_leave_one_consistent_pair(checkout: Path) -> None:
     dotconfig, config = kconf.resolve(checkout, base=checkout / ".config", assignments=[]), loaded(checkout)
     assert dotconfig.values["SEED"] == config.SEED
     assert config.provenance["hash"] == dotconfig.provenance["hash"]
-    assert not list(checkout.glob("*.new")) and not list(checkout.glob(".*.new"))
+    assert not list(checkout.glob(".*.tmp"))
 
 
 def test_a_change_within_a_second_is_seen_by_the_next_import(checkout: Path) -> None:

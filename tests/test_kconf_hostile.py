@@ -230,6 +230,14 @@ def test_a_header_that_somebody_tampered_with_breaks_nothing(checkout: Path, lin
     assert run(checkout, "setconfig", "SEED=4").returncode == 0 and b"\x1b" not in told.stdout
 
 
+def test_the_model_of_a_file_of_any_bytes_is_found(checkout: Path) -> None:
+    (checkout / ".config").write_bytes(b'# caf\xe9\nCONFIG_MODEL="gpt2"\n')
+    assert kconf.model(checkout) == "gpt2"
+    (checkout / ".config").unlink()
+    (checkout / ".config").mkdir()
+    assert kconf.model(checkout) == "lenet5"
+
+
 def test_a_folder_in_the_place_of_a_file_is_one_line(checkout: Path) -> None:
     (checkout / ".config").mkdir()
     for words in (["defconfig"], ["olddefconfig"], ["savedefconfig"], ["setconfig", "SEED=1"]):

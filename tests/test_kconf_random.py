@@ -105,7 +105,7 @@ def follows(config: object, name: str, value: str) -> bool:
     """Whether the configuration has what was asked for."""
     told = config.asdict()  # type: ignore[attr-defined]
     if name == "TRACKER":
-        on = {tracker for tracker, symbol in tree().trackers.items() if told[symbol]}
+        on = {tracker for tracker, symbol in tree().trackers.items() if told.get(symbol)}
         return on == {"none": set(), "both": {"trackio", "wandb"}, "wandb,trackio": {"trackio", "wandb"}}[value]
     if tree().kind(name) == "bool":
         return bool(told.get(name, False) == (value == "y"))

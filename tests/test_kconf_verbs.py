@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from configuring import SGD, copied_to, loaded, made, refused, resolved, write
 
 from lib import kconf, options
+from lib.errors import Refused
 from lib.kconf import dotconfig
 from lib.options import ROOT, Faults
 
@@ -70,7 +72,8 @@ def test_setconfig_changes_what_it_names_in_any_order_and_nothing_else(checkout:
     before = resolved(checkout).values
     config = made(checkout, *words, verb="setconfig")
     changed = {name: value for name, value in config.asdict().items() if before.get(name) != value}
-    assert changed == {"ENABLE_TRACKIO": True, "TRACKIO_PORT": 5000}
+    opened = {"TRACKIO_SPACE_ID": "", "TRACKIO_INTERVAL": 1, "TRACKIO_SECTIONS": False}
+    assert changed == {"ENABLE_TRACKIO": True, "TRACKIO_PORT": 5000, **opened}
 
 
 def test_setconfig_loses_nothing_in_silence(checkout: Path) -> None:
@@ -78,6 +81,16 @@ def test_setconfig_loses_nothing_in_silence(checkout: Path) -> None:
     (line,) = refused(checkout, "TRACKIO_PORT=5000", "ENABLE_TRACKIO=n", verb="setconfig")
     assert line == "command line: TRACKIO_PORT=5000: needs ENABLE_TRACKIO (now ENABLE_TRACKIO=n)"
     assert "nothing to set" in refused(checkout, verb="setconfig")[0]
+
+
+def test_what_was_typed_is_forgotten_once_it_no_longer_decides(checkout: Path) -> None:
+    typed = ["MODEL=gpt2", "GPT2_WIDTH=64", "SEED=3", "BATCH_SIZE=8", "TRACKER=trackio"]
+    assert set(made(checkout, *typed).provenance["overrides"]) == set(typed)
+    path = checkout / ".config"
+    write(path, path.read_text().replace("CONFIG_SEED=3", "CONFIG_SEED=4"))
+    config = made(checkout, "MODEL=lenet5", verb="setconfig")
+    assert set(config.provenance["overrides"]) == {"MODEL=lenet5", "BATCH_SIZE=8", "TRACKER=trackio"}
+    assert (config.SEED, config.origins["SEED"].partition(":")[0], config.BATCH_SIZE) == (4, ".config", 8)
 
 
 def test_allnoconfig_and_allyesconfig_switch_what_can_be_switched(checkout: Path) -> None:
@@ -114,7 +127,9 @@ def test_randconfig_prints_a_seed_that_makes_the_same_again(checkout: Path, caps
     assert made(checkout, f"KCONFIG_SEED={seed.partition(')')[0]}", verb="randconfig").asdict() == first
     several = {str(made(checkout, f"KCONFIG_SEED={seed}", verb="randconfig").asdict()) for seed in range(8)}
     assert len(several) > 4
-    assert "expected a whole number" in refused(checkout, "KCONFIG_SEED=x", verb="randconfig")[0]
+    for text in ("x", "-1", "1" * 5000):
+        (line,) = refused(checkout, f"KCONFIG_SEED={text}", verb="randconfig")
+        assert line.endswith("expected a whole number, such as 7") and len(line) < 300
 
 
 def test_savedefconfig_leaves_the_comments_at_the_head(checkout: Path) -> None:
@@ -123,6 +138,16 @@ def test_savedefconfig_leaves_the_comments_at_the_head(checkout: Path) -> None:
     made(checkout, "DEFCONFIG=mine", "SEED=2")
     assert kconf.configure(checkout, {}, ["savedefconfig", "DEFCONFIG=mine"]) == 0
     assert path.read_text() == f"{head}CONFIG_SEED=2\n"
+
+
+@pytest.mark.parametrize("name", [".config", "lib/", "Kconfig", "out/.config", "/dev/null"])
+def test_savedefconfig_overwrites_nothing_but_defconfigs(checkout: Path, name: str) -> None:
+    made(checkout)
+    assert kconf.configure(checkout, {}, ["defconfig", "O=out"]) == 0
+    before = (checkout / name).stat()
+    (line,) = refused(checkout, f"DEFCONFIG={name}", verb="savedefconfig")
+    assert line == f"DEFCONFIG={name}: that is no defconfig and stays as it is. Choose another name"
+    assert (checkout / name).stat() == before, "not even replaced by the same"
 
 
 # --- what only looks ---
@@ -178,6 +203,9 @@ def test_showconfig_of_a_run_names_its_flags(checkout: Path, capsys: pytest.Capt
     write(run / "config.json", opts.record().files["config.json"])
     shown = printed(checkout, capsys, "showconfig", "SYM=LEARNING_RATE,ENABLE_TRACKIO", "RUN=one")
     assert "LEARNING_RATE=0.1" in shown and "origin      --learning-rate" in shown and "origin      --tracker" in shown
+    assert refused(checkout, "RUN=one", "O=out", verb="showconfig")[0].startswith("O=out with RUN=one: each has")
+    (run / ".config").unlink()
+    assert refused(checkout, "RUN=one", verb="showconfig")[0].startswith("RUN=one: no .config there")
 
 
 def test_showconfig_without_a_symbol_is_a_line_for_each(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +220,7 @@ def test_listnewconfig_names_what_a_configuration_has_not(checkout: Path, capsys
     made(checkout)
     assert printed(checkout, capsys, "listnewconfig") == ""
     text = (checkout / ".config").read_text()
-    write(checkout / ".config", "\n".join(line for line in text.splitlines() if "SEED" not in line) + "\n")
+    write(checkout / ".config", "\n".join(line for line in text.splitlines() if "CONFIG_SEED" not in line) + "\n")
     assert printed(checkout, capsys, "listnewconfig") == "CONFIG_SEED=0\n"
     shown = printed(checkout, capsys, "helpnewconfig")
     assert shown.startswith("CONFIG_SEED=0\n    Seed\n    ") and len(shown.splitlines()) > 2
@@ -209,9 +237,14 @@ def test_diffconfig_compares_configurations_defconfigs_and_runs(
     run = checkout / "runs" / "project" / "one"
     run.mkdir(parents=True)
     write(run / ".config", (checkout / ".config").read_text())
+    write(run / "config.json", "{}")
     for name in (run, "one", "project/one"):
         assert printed(checkout, capsys, "diffconfig", f"A={name}", "B=.config.old") == " SEED 2 -> 1\n"
     assert "no defconfig 'nope'" in refused(checkout, "A=nope", "B=quickstart", verb="diffconfig")[0]
+    assert "cannot be read: File name too long" in refused(checkout, f"A={'x' * 300}", verb="diffconfig")[0]
+    shutil.copytree(run, checkout / "runs" / "other" / "one")
+    with pytest.raises(Refused, match="A=one: 2 projects have such a run"):
+        kconf.configure(checkout, {}, ["diffconfig", "A=one"])
 
 
 # --- nothing is ignored ---

@@ -23,7 +23,8 @@ from lib.track.settings import Settings
 CPU = torch.device("cpu")
 PLAN = loop.Plan(
     learning_rate=0.1, min_learning_rate=0.01, warmup_steps=4, grad_clip=0.0, gradient_accumulation=2, num_epochs=0,
-    max_iters=20, max_time_s=0, log_interval=5, eval_interval=8, checkpoint_interval_s=0, precision="fp32", seed=0,
+    max_iters=20, max_time_s=0, log_interval=5, eval_interval=8, watch_interval=0, checkpoint_interval_s=0,
+    precision="fp32", seed=0,
 )  # fmt: skip
 
 
@@ -106,6 +107,14 @@ def test_the_learning_rate_warms_up_and_falls_to_its_floor() -> None:
     rates = [PLAN.rate(step, 20) for step in range(1, 21)]
     assert rates[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1]) and rates[-1] == pytest.approx(0.01)
     assert rates[11] == pytest.approx(0.055) and rates[3:] == sorted(rates[3:], reverse=True)
+
+
+def test_what_is_watched_is_a_histogram_of_each_layers_weights_and_gradients(tmp_path: Path) -> None:
+    _, run, task = train(tmp_path, loop.Plan(**{**PLAN.__dict__, "watch_interval": 10}))
+    media = [(line.step, line.media["name"]) for line in lines.read(run.store.path) if line.media]
+    layers = [name for name, _ in task.model.named_parameters()]
+    of_a_step = [f"{what}/{name}" for name in layers for what in ("weights", "gradients")]
+    assert media == [(step, name) for step in (10, 20) for name in of_a_step]
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> None:

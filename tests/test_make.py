@@ -294,7 +294,8 @@ def test_help_lists_every_documented_target(clone: Path) -> None:
     documented = (
         "train menuconfig defconfig olddefconfig savedefconfig list-defconfigs check check-all bench clean mrproper "
     )
-    documented += "distclean runs-clean data-clean trackio-test wandb-test tensorboard-test trackio-show tracker-sync"
+    documented += "distclean runs-clean data-clean list-trackers <tracker>-test trackio-show <tracker>-show "
+    documented += "tracker-sync reproduce"
     listed = {word for line in shown.splitlines() if line.startswith("  ") for word in line[2:].split("  ")[0].split()}
     assert [name for name in documented.split() if name not in listed] == []
 

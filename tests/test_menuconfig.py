@@ -140,7 +140,7 @@ def test_a_copy_and_a_minimal_copy_leave_dotconfig_to_be_saved(checkout: Path) -
         jump_to(terminal, "SEED", "(0) Seed")
         terminal.press(f"{ENTER}{CLEAR}4{ENTER}", "(4) Seed")
         terminal.press("s", "Filename to save configuration to")
-        terminal.press(f"{CTRL_U}{checkout / 'copy'}{ENTER}", "Copy saved to", "config.py is written beside")
+        terminal.press(f"{CTRL_U}{checkout / 'copy'}{ENTER}", "Copy saved to", "config.py is")
         terminal.press(f"{ENTER}d", "Filename to save minimal configuration to")
         terminal.press(f"{CTRL_U}{checkout / 'minimal'}{ENTER}", "Minimal configuration saved to")
         assert (checkout / ".config").read_text() == before and loaded(checkout).SEED == 0
@@ -175,6 +175,23 @@ def test_a_choice_that_is_changed_brings_its_defaults_along(checkout: Path) -> N
     assert (config.origins["OPTIMIZER"], config.origins["LEARNING_RATE"]) == ("menuconfig", "default")
 
 
+def test_a_change_that_somebody_else_saved_meanwhile_is_told_before_it_is_overwritten(checkout: Path) -> None:
+    made(checkout, "DEFCONFIG=test-sgd")
+    with menu(checkout) as terminal:
+        terminal.sees(TITLE)
+        assert configure(checkout, "setconfig", "SEED=9").returncode == 0
+        jump_to(terminal, "LEARNING_RATE", "(0.05) Peak learning rate")
+        terminal.press(ENTER, "Range: (0, 10]")
+        terminal.press(f"{CLEAR}0.3{ENTER}", "(0.3) Peak learning rate")
+        terminal.press("q", "Save configuration?")
+        terminal.press("y", "changed by another program")
+        assert loaded(checkout).SEED == 9
+        terminal.press(ENTER, "Peak learning rate")
+        save_and_leave(terminal)
+    assert loaded(checkout).LEARNING_RATE == 0.3
+    assert "CONFIG_SEED=9" in (checkout / ".config.old").read_text()
+
+
 def test_leaving_without_a_change_writes_nothing(checkout: Path) -> None:
     made(checkout, "SEED=3")
     before = (checkout / ".config").stat().st_mtime_ns
@@ -198,10 +215,19 @@ def test_it_opens_on_a_broken_configuration_and_lists_what_it_dropped(checkout: 
     assert "GONE" in (checkout / ".config.old").read_text()
 
 
+def test_a_tracker_from_the_environment_is_a_note_and_nothing_dropped(checkout: Path) -> None:
+    with menu(checkout, TRACKER="wandb") as terminal:
+        terminal.sees(TITLE, "Experiment Tracking")
+        assert "Not taken along" not in terminal.text
+        save_and_leave(terminal)
+    assert b"note: TRACKER=wandb taken from the environment" in terminal.printed
+    assert loaded(checkout).ENABLE_WANDB
+
+
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        (b'CONFIG_TRACKER_RUN_NAME="caf\xe9"\n', "control characters cannot be stored"),
+        (b'CONFIG_TRACKER_RUN_NAME="caf\xe9"\n', "control characters"),
         (b"CONFIG_SEED=1\x00\n", "expected int"),
         (b'CONFIG_TRACKER_RUN_NAME="' + b"x" * 1_000_000 + b'"\n', "this has 1000000"),
     ],

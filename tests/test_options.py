@@ -11,6 +11,7 @@ import pytest
 from configuring import copied_to, environment, made, write
 
 from lib import kconf, options
+from lib.kconf.tree import Tree
 from lib.options import Options
 
 MODELS = ("lenet5", "resnet50", "gpt2")
@@ -119,7 +120,8 @@ def test_all_faults_of_a_command_line_are_told_at_once(checkout: Path, capsys: p
         "error: --momentum=0.5: needs OPTIMIZER_SGD (now OPTIMIZER=adamw)",
         "error: --seed: a value is missing",
         "error: --size=huge: unknown value (known: tiny, 124m)",
-        "error: --tracker=wandbb: unknown tracker 'wandbb'; did you mean wandb? (known: trackio, wandb, tensorboard)",
+        "error: --tracker=wandbb: unknown tracker 'wandbb'; did you mean wandb? (known: "
+        f"{', '.join(Tree(checkout).trackers)})",
     ]
 
 
@@ -280,12 +282,23 @@ def test_a_folder_without_configuration_or_of_another_model_is_refused(
 ) -> None:
     assert kconf.configure(checkout, {}, ["defconfig", "MODEL=gpt2", "O=out"]) == 0
     capsys.readouterr()
+    for words in (["--config="], ["--config", ""], ["--config"]):
+        assert refused(checkout, capsys, "lenet5", *words) == ["error: --config: a value is missing"]
     assert refused(checkout, capsys, "lenet5", f"--config={checkout}/nope") == [
         f"error: --config {checkout}/nope: no .config there"
     ]
     assert refused(checkout, capsys, "lenet5", "--config", f"{checkout}/out") == [
         f"error: --config {checkout}/out: a configuration of gpt2; run python gpt2/train.py"
     ]
+
+
+def test_a_configuration_that_cannot_be_read_is_one_line(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * 300
+    (line,) = refused(checkout, capsys, "lenet5", f"--config={long}")
+    assert line == f"error: {long}/.config: cannot be read: File name too long"
+    (checkout / ".config").mkdir()
+    (line,) = refused(checkout, capsys, "lenet5")
+    assert line == f"error: {checkout}/.config: cannot be read: Is a directory"
 
 
 def test_a_broken_configuration_stops_a_run_with_its_lines(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from planting import ALL, CONFIG, NAMES, create, plant, processes_of, stored, trackio_rows, until
 
 from lib.journal import folder, lines
 from lib.options import ROOT, Record
 from lib.track import check, settings, sidecar, sync
-from lib.track.client import connect
 from lib.track.run import Run
 from lib.track.settings import Settings
-
-ALL = Settings(60, enable_trackio=True, enable_wandb=True, enable_tensorboard=True)
-NAMES = ("trackio", "wandb", "tensorboard")
-CONFIG = {"config.json": json.dumps({"values": {"MODEL": "lenet5", "LEARNING_RATE": 0.004, "COMPILE": False}})}
 
 TRAINER = """
 import json, sys, time
@@ -38,38 +32,6 @@ with Run.create(runs, "killed-" + runs.name, "run", texts=files, trackers=Settin
     print(run.store.path, flush=True)
     time.sleep(600)
 """
-
-
-def create(tmp_path: Path, trackers: Settings = ALL) -> Run:
-    return Run.create(tmp_path / "runs", f"project-{tmp_path.name}", "run", texts=CONFIG, trackers=trackers)
-
-
-def steps_of(tracker: str, store: folder.RunFolder, name: str) -> list[int]:
-    return sorted(step for step, found, _ in connect(tracker, store).stored() if found == name)
-
-
-def trackio_rows(store: folder.RunFolder) -> list[int]:
-    """The steps of all rows that Trackio's database has of the run, repeated ones repeated."""
-    (database,) = Path(os.environ["TRACKIO_DIR"]).glob(f"{store.project}*.db")
-    with sqlite3.connect(database) as connection:
-        return sorted(
-            step for (step,) in connection.execute("SELECT step FROM metrics WHERE run_name = ?", [store.name])
-        )
-
-
-@pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that each tracker process runs first: faults are planted in the real client with it."""
-    folder_ = tmp_path / "planted"
-    folder_.mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(folder_))
-    yield folder_ / "sitecustomize.py"
-
-
-def plant(file: Path, tracker: str, code: str) -> None:
-    file.write_text(
-        f"import sys\nif sys.orig_argv[-1] == {tracker!r} and 'lib.track.worker' in sys.orig_argv:\n    {code}\n"
-    )
 
 
 def test_one_log_reaches_every_tracker_with_the_same_names_steps_and_values(tmp_path: Path) -> None:
@@ -103,7 +65,7 @@ def test_a_rewind_within_a_life_reaches_the_trackers(tmp_path: Path) -> None:
     with create(tmp_path) as run:
         for step in range(20):
             run.log({"loss": float(step)}, step)
-        _until(lambda: all((run.store.trackers / f"{name}.json").exists() for name in NAMES))
+        until(lambda: all((run.store.trackers / f"{name}.json").exists() for name in NAMES))
         run.rewind(9)
         for step in range(10, 30):
             run.log({"loss": -float(step)}, step)
@@ -123,8 +85,8 @@ def test_a_killed_trainer_loses_no_point_and_leaves_no_process(tmp_path: Path) -
     trainer.communicate()
     assert len(lines.read(store.path)) == 1000
     assert store.state() == "killed"
-    _until(lambda: not _processes_of(store))
-    assert steps_of("trackio", store, "loss") == list(range(1000))
+    until(lambda: not processes_of(store))
+    assert stored(store, "trackio") == list(range(1000))
     with Run(store, Settings(60, enable_trackio=True)) as again:
         again.rewind(899)
         for step in range(900, 1100):
@@ -133,36 +95,10 @@ def test_a_killed_trainer_loses_no_point_and_leaves_no_process(tmp_path: Path) -
     assert trackio_rows(store) == list(range(1100))
 
 
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        ("import trackio; trackio.init = lambda **_: 1 / 0", "ZeroDivisionError: division by zero"),
-        ("import os, trackio; trackio.init = lambda **_: os._exit(7)", "its process ended with status 7"),
-        ("import os, trackio; trackio.init = lambda **_: os.kill(os.getpid(), 9)", "its process was killed by SIGKILL"),
-    ],
-)
-def test_a_tracker_that_breaks_warns_once_and_hurts_no_one(
-    tmp_path: Path, planted: Path, capsys: pytest.CaptureFixture[str], code: str, why: str
-) -> None:
-    plant(planted, "trackio", code)
-    with create(tmp_path, Settings(60, enable_trackio=True, enable_tensorboard=True)) as run:
-        for step in range(50):
-            run.log({"loss": float(step)}, step)
-        run.finish({})
-    told = capsys.readouterr().err
-    assert told.count("warning") == 1 and f"warning: trackio: {why}" in told
-    assert steps_of("tensorboard", run.store, "loss") == list(range(50))
-    planted.unlink()
-    assert sync.main(str(run.store.path), tmp_path / "runs") == 0
-    assert trackio_rows(run.store) == list(range(50))
-    assert sync.main(str(run.store.path), tmp_path / "runs") == 0
-    assert trackio_rows(run.store) == list(range(50))
-
-
 def test_a_tracker_that_hangs_neither_slows_training_nor_delays_the_end_beyond_its_bound(
     tmp_path: Path, planted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plant(planted, "trackio", "import time, trackio; trackio.init = lambda **_: time.sleep(600)")
+    plant(planted, {"run": {"trackio": ("start", "hangs")}})
     with create(tmp_path, Settings(2, enable_trackio=True, enable_tensorboard=True)) as run:
         began = time.monotonic()
         for step in range(1000):
@@ -172,8 +108,8 @@ def test_a_tracker_that_hangs_neither_slows_training_nor_delays_the_end_beyond_i
         began = time.monotonic()
     assert time.monotonic() - began < 2 + 5
     assert "warning: trackio: not done in 2 s" in capsys.readouterr().err
-    assert steps_of("tensorboard", run.store, "loss") == list(range(1000))
-    assert not _processes_of(run.store)
+    assert stored(run.store, "tensorboard") == list(range(1000))
+    assert not processes_of(run.store)
 
 
 def test_a_tracker_that_is_not_installed_is_one_line_with_the_pip_command(
@@ -251,7 +187,7 @@ def test_when_the_sidecar_dies_another_one_takes_over(tmp_path: Path) -> None:
         run.finish({})
     assert "warning: the trackers' sidecar ended with status -9; another one takes over" in said
     assert trackio_rows(run.store) == list(range(40))
-    assert steps_of("tensorboard", run.store, "loss") == list(range(40))
+    assert stored(run.store, "tensorboard") == list(range(40))
 
 
 def test_no_secret_that_a_client_says_is_kept_or_shown(
@@ -260,11 +196,11 @@ def test_no_secret_that_a_client_says_is_kept_or_shown(
     one, two, three = (word * 3 for word in ("abra", "sesame", "hunter"))  # whole in no source
     monkeypatch.setenv("MY_API_KEY", three)
     url = f"https://user:{one}/x@host.example/p?api_key={two} {three}"
-    plant(planted, "trackio", f"import trackio; trackio.init = lambda **_: (_ for _ in ()).throw(OSError({url!r}))")
+    plant(planted, {"run": {"trackio": ("start", f"raises:{url}")}})
     with create(tmp_path, Settings(60, enable_trackio=True)) as run:
         run.finish({})
     shown = capsys.readouterr().err
-    assert "OSError: https://host.example/p ***" in shown
+    assert "ConnectionError: https://" in shown and "host.example/p" in shown
     kept = "".join(path.read_text(errors="replace") for path in run.store.path.rglob("*") if path.is_file())
     for secret in (one, two, three):
         assert secret not in shown and secret not in kept
@@ -298,24 +234,3 @@ def test_the_trackers_processes_do_not_see_the_job_or_its_gpus(monkeypatch: pyte
     told = sidecar.environment()
     assert not names & told.keys()
     assert told["CUDA_VISIBLE_DEVICES"] == ""
-
-
-def _processes_of(store: folder.RunFolder) -> list[str]:
-    """Command lines of living processes that name the run's folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(store.path) in command:
-            found.append(command)
-    return found
-
-
-def _until(condition: object, patience_s: float = 60) -> None:
-    assert callable(condition)
-    until = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.05)

@@ -20,12 +20,15 @@ from lib.files import write_whole
 from lib.journal import secrets
 from lib.options import ROOT
 
-CLIENTS = ("WANDB_", "TRACKIO_", "HF_", "MLFLOW_", "OMP_", "CUDA_VISIBLE_DEVICES")
+CLIENTS = (
+    "WANDB_", "TRACKIO_", "HF_", "MLFLOW_", "COMET_", "CLEARML_", "AIM_", "SWANLAB_", "DVC_", "DVCLIVE_", "GOODSEED_",
+    "OMP_", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
 
 
 def record(folder: Path) -> None:
     """Write environment.json, and dirty.diff when tracked files differ from their commit."""
-    facts = {
+    facts = secrets.without({
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -34,16 +37,17 @@ def record(folder: Path) -> None:
         "variables": variables(os.environ),
         "commit": _git("rev-parse", "HEAD").strip(),
         "untracked": _git("ls-files", "--others", "--exclude-standard").splitlines(),
-        "packages": {str(dist.name): dist.version for dist in importlib.metadata.distributions() if dist.name},
-    }
+    })  # fmt: skip
+    packages = {str(dist.name): dist.version for dist in importlib.metadata.distributions() if dist.name}
+    facts["packages"] = packages  # nothing but their names could be taken for a secret's
     write_whole(folder / "environment.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
     if changes := _git("diff", "--no-ext-diff", "--no-color", "--binary", "HEAD", "--", "."):
-        write_whole(folder / "dirty.diff", secrets.hidden(changes))
+        write_whole(folder / "dirty.diff", secrets.scrubbed(changes))
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
     """The clients' own variables in `environ`: without those named like a secret, and without what a URL may hide."""
-    told = {name: text for name, text in environ.items() if name.startswith(CLIENTS) and not secrets.NAMED.search(name)}
+    told = {name: text for name, text in environ.items() if name.startswith(CLIENTS) and not secrets.named(name)}
     return {name: secrets.scrubbed(text, environ) for name, text in sorted(told.items())}
 
 

@@ -4,6 +4,7 @@
     environment.json dirty.diff       where and with what it ran
     journal.jsonl events.jsonl        what was logged; starts and ends, an attempt each, and what it ran on
     checkpoints/ trackers/ console.log curves.png
+    rank-N/                           what process N logs, when it is a run of its own in the trackers
     lock                              held by the trainer while it lives
     result.json                       its appearance means: done
 
@@ -22,11 +23,12 @@ from typing import Any
 from lib import names
 from lib.errors import Refused
 from lib.files import Lock, append_line, read_lines, read_object, shown, write_whole
+from lib.journal import secrets
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Put result.json into `folder`: the run is done. Its appearance is atomic."""
-    write_whole(folder / "result.json", json.dumps(result, indent=1) + "\n")
+    write_whole(folder / "result.json", json.dumps(secrets.without(result), indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,33 @@ class RunFolder:
             folder.record("created", id=uuid.uuid4().hex)
             return folder
 
+    @classmethod
+    def of_rank(cls, job: Path, rank: int) -> RunFolder:
+        """What process `rank` of the job whose run folder is `job` logs as a run of its own."""
+        folder = cls(job / f"rank-{rank}")
+        folder.trackers.mkdir(parents=True, exist_ok=True)
+        if not folder.events:
+            folder.record("created", id=uuid.uuid4().hex, rank=rank)
+        return folder
+
+    @property
+    def job(self) -> RunFolder:
+        """The run that this one is a process of; itself when it is not."""
+        of_rank = any("rank" in event for event in self.events if event.get("event") == "created")
+        return RunFolder(self.path.parent) if of_rank else self
+
+    @property
+    def ranks(self) -> list[RunFolder]:
+        """The runs of this job's other processes, of those that log."""
+        return [RunFolder(path.parent) for path in sorted(self.path.glob("rank-*/events.jsonl"))]
+
     @property
     def name(self) -> str:
         return self.path.name
 
     @property
     def project(self) -> str:
-        return self.path.parent.name
+        return self.job.path.parent.name
 
     @property
     def id(self) -> str:
@@ -74,7 +96,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.job.path / "checkpoints"
 
     @property
     def trackers(self) -> Path:
@@ -175,12 +197,19 @@ def find(runs: Path, text: str, *, asked_as: str = "RUN") -> RunFolder:
     Raises:
         Refused: there is none, or several.
     """
-    candidates = [Path(text), runs / text, *runs.glob(f"*/{text}")] if text else []
-    found = {path.resolve() for path in candidates if (path / "config.json").is_file()}
+    candidates = [Path(text), runs / text, *(project / text for project in runs.glob("*"))] if text else []
+    found = {path.resolve() for path in candidates if _is_run(path)}
     if len(found) == 1:
         return RunFolder(found.pop())
     if found:
         raise Refused(f"{asked_as}={text}: {len(found)} projects have such a run. Give its path: runs/<project>/{text}")
     newest = sorted(runs.glob("*/*/config.json"), key=lambda path: path.stat().st_mtime)[-1:]
     hint = f"the newest is {newest[0].parent}" if newest else f"there is none yet below {runs}"
-    raise Refused(f"{asked_as}={text}: no such run folder; {hint}")
+    raise Refused(f"{asked_as}={text[:120]}: no such run folder; {hint}")
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / "config.json").is_file()
+    except (OSError, ValueError):  # a name that is too long for one, or has a null byte
+        return False

@@ -50,6 +50,13 @@ def only(environ: Mapping[str, str], goal: str, *variables: str, symbols: bool =
     refuse_unread(verbs.given(environ), goal, variables=variables, symbols=symbols)
 
 
+def folder(root: Path, environ: Mapping[str, str]) -> Path:
+    """Where .config lies: O= of make's command line, or the root. Raises Faults when no folder can have that name."""
+    from lib.kconf import making
+
+    return making.folder(root, verbs.given(environ))
+
+
 def overrides(
     root: Path,
     environ: Mapping[str, str],
@@ -74,9 +81,8 @@ def overrides(
         rest = [assignment for assignment in typed if assignment.name.partition("_")[0] != "MODEL"]
         chosen = [Assignment("MODEL", str(values["MODEL"]), verbs.COMMAND_LINE)] if len(rest) < len(typed) else []
         typed = [*chosen, *rest]
-    for assignment in typed:
-        if layers.is_ambient(assignment):
-            print(f"note: {layers.ambient_note(assignment)}", file=sys.stderr)
+    for note in layers.ambient_notes(typed):
+        print(f"note: {note}", file=sys.stderr)
     return [*below, *typed, *above]
 
 
@@ -88,7 +94,8 @@ def typed(environ: Mapping[str, str], name: str) -> str:
 def model(root: Path, base: Path | None = None) -> str:
     """The MODEL of the root's .config (or that of `base`), or the tree's default without one."""
     dotconfig = base or root / DOTCONFIG
-    found = re.search(r'^CONFIG_MODEL="(\w+)"$', dotconfig.read_text(), re.MULTILINE) if dotconfig.exists() else None
+    text = dotconfig.read_text(encoding="utf-8", errors="replace") if dotconfig.is_file() else ""
+    found = re.search(r'^CONFIG_MODEL="(\w+)"$', text, re.MULTILINE)
     return found[1] if found else symbols(root)["MODEL"].default
 
 

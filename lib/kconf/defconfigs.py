@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from lib import names
 from lib.files import shown
+from lib.kconf import dotconfig
 from lib.options import Faults
 
 LONGEST_SHOWN = 150  # characters of a name, in a message
@@ -50,13 +51,15 @@ def find(root: Path, text: str) -> list[Path]:
 def home(root: Path, text: str, model: str) -> Path:
     """Where DEFCONFIG=text is saved: the file that it names, a new path, or a new name among the model's own.
 
-    Raises Faults for a file that is no defconfig: it would be overwritten.
+    Raises Faults for what is no defconfig: it would be overwritten.
     """
     if not text.isprintable():
         raise Faults([f"DEFCONFIG={text[:LONGEST_SHOWN]!a}: control characters are not allowed in a name"])
+    if "+" in text:
+        raise Faults([f"DEFCONFIG={text}: a + stands between a defconfig and a fragment. Choose a name without one"])
     if "/" in text or _is_file(root / text):
-        if _is_file(root / text) and _foreign((root / text).read_text(encoding="utf-8", errors="replace")):
-            raise Faults([f"DEFCONFIG={text}: that file is no defconfig and stays as it is. Choose another name"])
+        if _foreign(root / text):
+            raise Faults([f"DEFCONFIG={text}: that is no defconfig and stays as it is. Choose another name"])
         return root / text
     known = [item.path for item in listing(root) if item.name == text]
     return known[0] if len(known) == 1 else root / model / "defconfigs" / text
@@ -92,6 +95,12 @@ def _one(root: Path, name: str) -> Path:
     raise Faults([f"no {what} {name[:LONGEST_SHOWN]!r}; {near}see make list-defconfigs"])
 
 
-def _foreign(text: str) -> bool:
-    """Whether a line is neither a setting nor a comment nor blank."""
-    return any(line.strip() and not line.startswith(("#", "CONFIG_")) for line in text.splitlines())
+def _foreign(path: Path) -> bool:
+    """Whether it is no file, or a .config, or a line is neither a setting nor a comment nor blank."""
+    try:
+        if not path.is_file():
+            return path.exists()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise Faults([f"{path}: cannot be read: {error.strerror}"]) from None
+    return dotconfig.TITLE in lines[:1] or any(line.strip() and not line.startswith(("#", "CONFIG_")) for line in lines)

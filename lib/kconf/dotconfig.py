@@ -11,7 +11,7 @@ from lib.kconf.tree import Tree
 from lib.options import Assignment, Faults, digest_of
 
 TITLE = "# Kilter configuration: the values behind config.py. Change it with `make menuconfig` or `make defconfig`."
-STALE = "does not fit the Kconfig files. `make olddefconfig` drops such lines, `make menuconfig` shows them"
+STALE = "does not fit the Kconfig files. `make olddefconfig{}` drops such lines, `make menuconfig{}` shows them"
 
 
 class Sources(NamedTuple):
@@ -60,13 +60,16 @@ def read(tree: Tree, path: Path, *, lenient: bool = False) -> Below:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise Faults([f"{path}: cannot be read: {error.strerror}"]) from None
-    lines, wrong = layers.read_lines(tree, text, path.name)
+    where = shown(path, tree.root)
+    lines, wrong = layers.read_lines(tree, text, where)
     lines = [line for line in lines if not _is_derived(tree, line.name)]
-    notes = []
+    notes: list[str] = []
+    if lenient:
+        lines, notes = _last_of_each(lines)
     while (settled := layers.settle(tree, [lines], wrong)).faults:
         notes += [fault.line for fault in settled.faults]
         if not lenient:
-            raise Faults([*notes, f"{path.name} {STALE}"])
+            raise Faults([*notes, f"{where} {_advice(tree.root, path)}"])
         refused = {fault.assignment.origin for fault in settled.faults}
         lines, wrong = [line for line in lines if line.origin not in refused], []
     recorded = dict(_said(text, r"origin: (\w+)"))
@@ -75,6 +78,25 @@ def read(tree: Tree, path: Path, *, lenient: bool = False) -> Below:
         line._replace(origin=_origin(tree, line, recorded)) for line in settled.taken.values() if line.name in chosen
     ]
     return Below(mine, _sources(text), [f"dropped: {note}" for note in notes])
+
+
+def _last_of_each(lines: Sequence[Assignment]) -> tuple[list[Assignment], list[str]]:
+    """Of a symbol that stands there twice the last line counts: people append to a .config."""
+    last = {line.name: line for line in lines}
+    notes = [f"{line.said}: {last[line.name].said} stands below it" for line in lines if last[line.name] != line]
+    return list(last.values()), notes
+
+
+def _advice(root: Path, path: Path) -> str:
+    if _of_run(path):
+        return "does not fit the Kconfig files as they are now"
+    place = "" if path.parent == root else f" O={shown(path.parent, root)}"
+    return STALE.format(place, place)
+
+
+def _of_run(path: Path) -> bool:
+    """Whether it belongs to a run, which nobody brings up to date."""
+    return (path.parent / "config.json").exists()
 
 
 def stale(tree: Tree, path: Path, sources: Sources) -> list[str]:
@@ -88,8 +110,8 @@ def stale(tree: Tree, path: Path, sources: Sources) -> list[str]:
         steps.insert(0, "make olddefconfig brings it up to date")
     if not changed:
         return []
-    shown_path = shown(path, tree.root)
-    return [f"{' and '.join(changed)} changed since {shown_path} was made, which keeps its values: {', '.join(steps)}"]
+    todo = "" if _of_run(path) else f": {', '.join(steps)}"
+    return [f"{' and '.join(changed)} changed since {shown(path, tree.root)} was made, which keeps its values{todo}"]
 
 
 def _has_digest(root: Path, names: Sequence[str], digest: str) -> bool:

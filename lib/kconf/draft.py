@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class Draft:
         """Opens the folder's .config with what was typed on top. Raises Faults if either cannot be taken."""
         self.tree, self.path, self.origin = tree, folder / DOTCONFIG, origin
         self.dropped: list[str] = []  # what could not be taken along from the file that was opened last
-        self.notes: list[str] = []  # the same, of all files
+        self.notes: list[str] = []  # the same of all files, and what else is to be said
+        self._found = _content(self.path)  # when it was opened, and when somebody else's change was last told
         self._open(making.old(tree, folder), typed)
 
     def __getattr__(self, name: str) -> Any:
@@ -46,10 +47,21 @@ class Draft:
         """Saves both files, or under another name than .config a copy of it. Raises OSError, which the screens show."""
         now = self._rendered()
         if self.is_home(filename):
+            self._refuse_once(filename)
             store.write_pair(self.path.parent, now.dotconfig, now.config_py)
+            self._found = _content(self.path)
             return f"Configuration saved to '{filename}', and {CONFIG_PY} beside it"
         _write(filename, now.dotconfig)
         return f"Copy saved to '{filename}'. {CONFIG_PY} is written beside '{self.path}' only"
+
+    def _refuse_once(self, filename: str) -> None:
+        """Somebody else may have written the file while the screen was open: nothing of theirs goes without a word."""
+        there = _content(self.path)
+        if there != self._found:
+            self._found = there
+            raise OSError(
+                errno.EEXIST, f"changed by another program. Saving again keeps that as {DOTCONFIG}.old", filename
+            )
 
     def write_min_config(self, filename: str) -> str:
         """Saves what savedefconfig would. Raises OSError, which the screens show."""
@@ -71,6 +83,17 @@ class Draft:
         """For a message box; all of it is printed when the screen has been left."""
         more = len(self.dropped) - SHOWN_LINES
         return "\n".join([*self.dropped[:SHOWN_LINES], *([f"and {more} more"] if more > 0 else [])])
+
+    def telling(self, load: Callable[..., None], tell: Callable[[], None]) -> Callable[..., None]:
+        """The screen's dialog `load`, with `tell` after it when another file was opened there."""
+
+        def dialog(*args: Any) -> None:
+            before = self.dropped
+            load(*args)
+            if self.dropped is not before:
+                tell()
+
+        return dialog
 
     def govern(self, screen: Any) -> None:
         """Puts our rules into menuconfig or guiconfig, kconfiglib's modules; these names mean the same in both."""
@@ -97,7 +120,7 @@ class Draft:
         self._opened, self._sources = opened.taken, below.sources.plus(typed)
         self._shown = {name: symbol.str_value for name, symbol in self.tree.symbols.items()}
         self.dropped = [*below.notes, *opened.notes]
-        self.notes += self.dropped
+        self.notes += [*layers.ambient_notes(typed), *self.dropped]
 
     def _rendered(self) -> Resolved:
         return render.render(self.tree, self._sources, self._chosen(), ())
@@ -119,7 +142,11 @@ class Draft:
 
 
 def _holds(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode(errors="surrogateescape")
+    return _content(path) == text.encode(errors="surrogateescape")
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _named(filename: str) -> Path:

@@ -96,6 +96,8 @@ def _steps(tree: Tree, operand: Any, *, wanted: bool = True) -> Iterator[tuple[s
             yield from _steps(tree, part, wanted=wanted)
     elif operand[0] == kconfiglib.EQUAL and wanted and operand[1].name in tree.symbols:
         yield operand[1].name, operand[2].str_value
+    elif operand[0] == kconfiglib.UNEQUAL and wanted and operand[1].name in tree.symbols and not operand[2].str_value:
+        yield operand[1].name, "…"  # any text
 
 
 def _typed(tree: Tree, name: str, value: str) -> str:

@@ -45,7 +45,7 @@ def _check_values(guiconfig: Any, draft: Draft) -> None:
 
 def _say_what_was_dropped(guiconfig: Any, draft: Draft) -> None:
     """In a box: when the window appears, and after another file was opened in it."""
-    begin, load = guiconfig._load_config, guiconfig._open
+    begin = guiconfig._load_config
 
     def tell() -> None:
         if draft.dropped:
@@ -55,14 +55,8 @@ def _say_what_was_dropped(guiconfig: Any, draft: Draft) -> None:
         guiconfig._root.after(1, tell)  # once the window is there
         return bool(begin())
 
-    def load_dialog(event: Any = None) -> None:
-        before = draft.dropped
-        load(event)
-        if draft.dropped is not before:
-            tell()
-
     guiconfig._load_config = load_config
-    guiconfig._open = load_dialog
+    guiconfig._open = draft.telling(guiconfig._open, tell)
 
 
 def _keep_copies_apart(guiconfig: Any, draft: Draft) -> None:

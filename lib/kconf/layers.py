@@ -73,8 +73,7 @@ def settle(tree: Tree, layers: Sequence[Sequence[Assignment]], wrong: Sequence[F
     taken = _merge(tree, sound)
     put(tree, taken)
     lost = [assignment for assignment in taken.values() if not _holds(tree, assignment)]
-    notes = [ambient_note(item) for layer in layers for item in layer if is_ambient(item)]
-    unmet = []
+    notes, unmet = [], []
     for assignment in lost:
         del taken[assignment.name]
         culprit = _culprit(tree, sound, assignment)
@@ -93,18 +92,18 @@ def fault(assignment: Assignment, reason: str) -> Fault:
 
 
 def quoted(text: str) -> str:
-    """What somebody typed, as a message has it: on one line, and not too much of it."""
+    """What somebody typed, as a message has it: on one line, without secrets, and not too much of it."""
+    from lib.journal import secrets  # who made no mistake needs no message
+
+    text = secrets.scrubbed(text)
     short = text[:LONGEST_QUOTE] + "…" if len(text) > LONGEST_QUOTE else text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
 
 
-def is_ambient(assignment: Assignment) -> bool:
-    """Nobody typed it on the command line. (What a .config keeps of it names the trackers' symbols.)"""
-    return (assignment.name, assignment.origin) == ("TRACKER", ENVIRONMENT)
-
-
-def ambient_note(assignment: Assignment) -> str:
-    return f"{assignment.text} taken from the environment"
+def ambient_notes(assignments: Iterable[Assignment]) -> list[str]:
+    """Of a TRACKER that nobody typed on the command line. (What a .config keeps of it names the trackers' symbols.)"""
+    ambient = ("TRACKER", ENVIRONMENT)
+    return [f"{item.text} taken from the environment" for item in assignments if (item.name, item.origin) == ambient]
 
 
 def _first_causes(tree: Tree, faults: Sequence[Fault], unmet: Sequence[tuple[Fault, str]]) -> list[Fault]:

@@ -138,7 +138,8 @@ def resolved(
     if settled.faults:
         raise Faults([fault.line for fault in settled.faults])
     typed = [assignment for layer in above for assignment in layer if _is_typed(assignment)]
-    return render.render(tree, below.sources.plus(typed), settled.taken, [*below.notes, *settled.notes])
+    notes = [*below.notes, *layers.ambient_notes(typed), *settled.notes]
+    return render.render(tree, below.sources.plus(typed), settled.taken, notes)
 
 
 def finish(tree: Tree, place: Path, made: Resolved, what: str = "") -> int:

@@ -68,7 +68,7 @@ def _missing_locale() -> str:
 
 def _say_what_was_dropped(menuconfig: Any, draft: Draft) -> None:
     """In a box: when the menu appears, and after another file was loaded in it."""
-    start, load = menuconfig._init, menuconfig._load_dialog
+    start = menuconfig._init
 
     def tell() -> None:
         if draft.dropped:
@@ -78,14 +78,8 @@ def _say_what_was_dropped(menuconfig: Any, draft: Draft) -> None:
         start()
         tell()
 
-    def load_dialog() -> None:
-        before = draft.dropped
-        load()
-        if draft.dropped is not before:
-            tell()
-
     menuconfig._init = init
-    menuconfig._load_dialog = load_dialog
+    menuconfig._load_dialog = draft.telling(menuconfig._load_dialog, tell)
 
 
 def _keep_copies_apart(menuconfig: Any, draft: Draft) -> None:

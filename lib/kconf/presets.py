@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +42,8 @@ def allyesconfig(root: Path, assignments: Sequence[Assignment]) -> int:
 def randconfig(root: Path, assignments: Sequence[Assignment]) -> int:
     """Every switch and choice by chance; the same KCONFIG_SEED gives the same configuration."""
     text = own(assignments, "KCONFIG_SEED") or str(int.from_bytes(os.urandom(4)))
-    if not text.isascii() or not text.isdigit():
-        raise Faults([f"KCONFIG_SEED={text}: expected a whole number, such as 7"])
+    if not re.fullmatch(r"[0-9]{1,100}", text):  # Python itself refuses to read thousands of digits
+        raise Faults([f"KCONFIG_SEED={layers.quoted(text)}: expected a whole number, such as 7"])
     return _preset(root, assignments, f"randconfig KCONFIG_SEED={int(text)}", by_chance(int(text)))
 
 
@@ -77,7 +78,8 @@ def fill(
             made[name] = Assignment(name, value, origin)
 
 
-def _open_questions(tree: Tree, asked: set[Any]) -> Any:
+def _open_questions(tree: Tree, asked: set[Any]) -> Iterator[tuple[Any, Question]]:
+    """Each with what it is about: a symbol's name, or a choice, which is an object of kconfiglib's."""
     for name, symbol in tree.symbols.items():
         if not symbol.visibility or not tree.prompts[name] or tree.kind(name) != "bool":
             continue

@@ -25,6 +25,8 @@ class Found(NamedTuple):
     filled: set[str]  # classes that `opts.fill` makes, whose fields name symbols
     fields: dict[str, set[str]]  # by class
     attributes: set[str]  # read from anything: a field that nobody looks at is not read
+    handed: set[str]  # classes that hand their fields on as a dictionary
+    keys: set[str]  # looked up in any dictionary
 
 
 def sources(root: Path, models: Iterable[str]) -> Iterator[Source]:
@@ -42,10 +44,14 @@ def unread(tree: Tree, code: Iterable[Source]) -> list[str]:
     """
     files = [(source.folder, found_in(source.text)) for source in code]
     attributes = set().union(*(found.attributes for _, found in files))
+    handed = {form for _, found in files for form in found.handed}
+    keys = tuple({f"_{key}" for _, found in files for key in found.keys})
     known = _used_in(tree)
     for folder, found in files:
-        fields = {field for _, other in files for form in found.filled for field in other.fields.get(form, ())}
-        for name in found.read | (fields & attributes):
+        forms = [(form, other.fields[form]) for _, other in files for form in found.filled & other.fields.keys()]
+        fields = {field for _, own in forms for field in own} & attributes
+        fields |= {field for form, own in forms if form in handed for field in own if field.endswith(keys)}
+        for name in found.read | fields:
             own = f"{folder.upper()}_{name}"
             known.add(own if own in tree.symbols else name)
     for name, members in tree.named_choices.items():
@@ -56,7 +62,7 @@ def unread(tree: Tree, code: Iterable[Source]) -> list[str]:
 
 def found_in(text: str) -> Found:
     """By the way it is read, not by its mere name: a local variable `seed` reads no SEED."""
-    found = Found(set(), set(), {}, set())
+    found = Found(set(), set(), {}, set(), set(), set())
     for node in ast.walk(ast.parse(text)):
         found.read.update(_read(node))
         match node:
@@ -69,6 +75,12 @@ def found_in(text: str) -> Found:
             case ast.ClassDef(name=name):
                 found.fields[name] = set(_fields(node))
                 found.read.update(_own_symbols(node))
+                if any(_last_name(item.func) == "fields" for item in ast.walk(node) if isinstance(item, ast.Call)):
+                    found.handed.add(name)
+            case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(name)), *_]):
+                found.keys.add(name.upper())
+            case ast.Subscript(slice=ast.Constant(value=str(name)), ctx=ast.Load()):
+                found.keys.add(name.upper())
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from lib import names
 from lib.kconf import dotconfig
 from lib.kconf.tree import Tree, top_menu
+from lib.kconf.verbs import COMMAND_LINE
 from lib.options import Assignment, Resolved, Value, digest_of, sha256_of
 
 _CONFIG_PY = '''\
@@ -70,7 +71,8 @@ if not TYPE_CHECKING:
 def render(tree: Tree, sources: dotconfig.Sources, taken: Mapping[str, Assignment], notes: Iterable[str]) -> Resolved:
     """Both texts, and what they say as values."""
     kconfig = digest_of(tree.root, tree.kconf.kconfig_filenames)
-    text = tree.dotconfig(dotconfig.header(tree, sources._replace(kconfig=kconfig), taken))
+    overrides = tuple(text for text in sources.overrides if _still_decides(tree, text, taken))
+    text = tree.dotconfig(dotconfig.header(tree, sources._replace(kconfig=kconfig, overrides=overrides), taken))
     written = {name: line for name in tree.symbols if (line := tree.symbols[name].config_string)}
     values = _values(tree, written)
     origins = {name: _origin(tree, name, taken) for name in values}
@@ -80,7 +82,7 @@ def render(tree: Tree, sources: dotconfig.Sources, taken: Mapping[str, Assignmen
         "defconfig": path,
         "defconfig_sha256": digest,
         "fragments": [list(fragment) for fragment in sources.fragments],
-        "overrides": list(sources.overrides),
+        "overrides": list(overrides),
         "hash": sha256("".join(written[name] for name in sorted(written)))[:16],
         "dotconfig_sha256": sha256(text),
         "kconfig": list(tree.kconf.kconfig_filenames),
@@ -112,6 +114,12 @@ def _origin(tree: Tree, name: str, taken: Mapping[str, Assignment]) -> str:
     choice = next(iter(members.values())).choice if members else symbol.choice
     decisive = choice.selection.name if choice and choice.selection else name
     return taken[decisive].origin if decisive in taken else "default"
+
+
+def _still_decides(tree: Tree, override: str, taken: Mapping[str, Assignment]) -> bool:
+    """False once the symbol that was typed then got its value elsewhere, or lost it."""
+    name = override.partition("=")[0]
+    return name not in tree.symbols or _origin(tree, name, taken) == COMMAND_LINE
 
 
 def _config_py(

@@ -72,18 +72,29 @@ def diffconfig(root: Path, assignments: Sequence[Assignment]) -> int:
 
 def _lines(root: Path, text: str, asked_as: str) -> dict[str, str]:
     """Symbol by symbol what a configuration holds; a defconfig stands for all that follows from it."""
-    path = root / text
-    if (path / DOTCONFIG).is_file():
-        path = path / DOTCONFIG
-    if path.is_file() and (content := path.read_text(encoding="utf-8", errors="replace")).startswith(dotconfig.TITLE):
+    try:
+        path = _dotconfig(root, text, asked_as)
+        content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError as error:
+        raise Faults([f"{asked_as}={layers.quoted(text)}: cannot be read: {error.strerror}"]) from None
+    if content.startswith(dotconfig.TITLE):
         return {on or off: value or "n" for on, value, off in _LINE.findall(content)}
     if path.name.startswith(DOTCONFIG) and not path.exists():
         raise Faults([f"no {shown(path, root)} to compare. {asked_as}= takes a .config, a run or a defconfig"])
-    if found := list(root.glob(f"runs/*/{text}/{DOTCONFIG}")) or list(root.glob(f"runs/{text}/{DOTCONFIG}")):
-        return _lines(root, str(found[0].parent), asked_as)
     tree = Tree(root)
     made = making.loaded(tree, text)
     return {name: tree.written(name) for name in made.values}
+
+
+def _dotconfig(root: Path, text: str, asked_as: str) -> Path:
+    """The .config in the folder or the run of this name; else the path itself."""
+    path = root / text
+    if (path / DOTCONFIG).is_file():
+        return path / DOTCONFIG
+    projects = [root / "runs", *root.glob("runs/*")]
+    if not path.is_file() and any((project / text / DOTCONFIG).is_file() for project in projects):
+        return runs.find(root / "runs", text, asked_as=asked_as).path / DOTCONFIG
+    return path
 
 
 def showconfig(root: Path, assignments: Sequence[Assignment]) -> int:
@@ -94,7 +105,11 @@ def showconfig(root: Path, assignments: Sequence[Assignment]) -> int:
     tree = Tree(root)
     base = making.folder(root, assignments) / DOTCONFIG
     if run := own(assignments, "RUN"):
+        if place := own(assignments, "O"):
+            raise Faults([f"O={place} with RUN={run}: each has a configuration of its own. Leave one of them out"])
         base = runs.find(root / "runs", run).path / DOTCONFIG
+        if not base.exists():
+            raise Faults([f"RUN={run}: no {DOTCONFIG} there, so its configuration is lost"])
     made = making.resolve_in(tree, base if base.exists() else None, overrides(assignments))
     wanted = [name.strip().upper().removeprefix("CONFIG_") for name in own(assignments, "SYM").split(",") if name]
     faults = [

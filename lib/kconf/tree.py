@@ -114,6 +114,8 @@ class Tree:
         if kind == "string":
             if re.search(_CONTROL, text):
                 return "control characters cannot be stored"
+            if _holds_secret(text):
+                return "holds a secret, and a configuration is no place for one. Set the client's own variable instead"
             return (names.fault(text) or None) if name in names.FOLDERS else None
         return None if re.fullmatch(_INT if kind == "int" else _HEX, text) else f"expected {kind}"
 
@@ -256,6 +258,12 @@ def _conditions(item: Any) -> Iterator[Any]:
             yield from _conditions(operand)
         elif operand is not item.kconfig.y:
             yield operand
+
+
+def _holds_secret(text: str) -> bool:
+    from lib.journal import secrets  # who types no text needs none of it
+
+    return secrets.scrubbed(text) != text
 
 
 def _parse(root: Path) -> Any:

@@ -14,8 +14,8 @@ COMMAND_LINE = "command line"
 MAKE_VARIABLES = {
     **dict.fromkeys(("GOAL", "MAKEFLAGS", "PY", "PYTHON", "Q", "QUIET", "SHELL", "V", "VENV"), "every target"),
     **dict.fromkeys(("A", "B"), "make diffconfig"),
-    **dict.fromkeys(("JOBS", "NPROC"), "no target yet"),
     "DEFCONFIG": "make defconfig and make savedefconfig",
+    "DRY_RUN": "make tracker-sync",
     "KCONFIG_ALLCONFIG": "make alldefconfig, allnoconfig, allyesconfig and randconfig",
     "KCONFIG_CONFIG": "no target; O=folder says where .config lies",
     "KCONFIG_SEED": "make randconfig",

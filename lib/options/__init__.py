@@ -187,6 +187,9 @@ def load(model: str, argv: Sequence[str] | None = None, *, front_end: FrontEnd, 
     except Faults as faults:
         _tell("error", faults.lines)
         raise SystemExit(2) from None
+    except OSError as error:  # a name that is too long for a file, a .config that is none
+        _tell("error", [f"{error.filename}: cannot be read: {error.strerror}"])
+        raise SystemExit(2) from None
     _tell("note", resolved.notes)
     return Options(model, resolved, resume=own.get("--resume", "no"), reproduces=original, typed=typed)
 

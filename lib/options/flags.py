@@ -16,6 +16,8 @@ OWN_FLAGS = {  # not symbols: they say which configuration and which run, not wh
     ),
 }
 
+ALSO = {"--log-strategy": "--tracker-ranks", "--group-name": "--tracker-group"}  # what W&B's own examples call them
+
 
 def flag(name: str, model: str) -> str:
     """The flag of a symbol or of TRACKER: `--block-size` for GPT2_BLOCK_SIZE in gpt2, `--learning-rate` everywhere."""
@@ -33,14 +35,15 @@ def flags(symbols: Mapping[str, Symbol], model: str) -> dict[str, Symbol]:
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """OWN_FLAGS with their values, and the other words. Raises Faults where a value is missing, or empty."""
     own, rest, queue = {}, [], list(words)
     while queue:
         word = queue.pop(0)
         name, equals, value = word.partition("=")
         if name not in OWN_FLAGS:
             rest.append(word)
-        elif equals or queue:
-            own[name] = value if equals else queue.pop(0)
+        elif text := value if equals or not queue else queue.pop(0):
+            own[name] = text
         else:
             raise Faults([f"{name}: a value is missing"])
     return own, rest
@@ -55,6 +58,7 @@ def parse(words: Sequence[str], known: Mapping[str, Symbol]) -> tuple[list[Assig
         word = queue.pop(0)
         spelled, equals, value = word.partition("=")
         name = spelled.replace("_", "-")
+        name = ALSO.get(name, name)
         off = "--" + name.removeprefix("--no-")
         symbol = known.get(name)
         if not name.startswith("--"):
@@ -87,7 +91,8 @@ def help_text(model: str, known: Mapping[str, Symbol], now: Resolved) -> str:
         entries = menus.setdefault(symbol.menu, [])
         if symbol.name.startswith("ENABLE_") and not any(entry.startswith("--tracker ") for entry, _ in entries):
             entries.append(("--tracker LIST", "Trackers: none, both, all, or names with commas between"))
-        entries.append((_spelled(name, symbol), f"{symbol.prompt} {_state(symbol, now)}"))
+        also = "".join(f" (also {other})" for other, first in ALSO.items() if first == name)
+        entries.append((_spelled(name, symbol), f"{symbol.prompt} {_state(symbol, now)}{also}"))
     width = min(34, max(len(entry) for entries in menus.values() for entry, _ in entries))
     lines = [
         f"usage: python {model}/train.py [flags]",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import math
 import random
-import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lib.errors import Refused
@@ -14,6 +13,8 @@ from lib.options import Record
 from lib.track import settings
 from lib.track.client import connect
 from lib.track.run import Run
+from lib.track.state import State
+from lib.track.view import View
 
 STEPS = 200
 SHOWN = 5  # differences that are printed
@@ -68,29 +69,56 @@ def curves(step: int) -> dict[str, float]:
 
 
 def compare(tracker: str, store: folder.RunFolder) -> tuple[int, list[str], int]:
-    """How many numbers the journal holds, what differs in `tracker`, and how many numbers that holds."""
-    sent = {(line.step, name): v for line in lines.read(store.path) for name, v in line.values.items()}
-    if tracker not in settings.read(store.trackers):
+    """How many values `tracker` should hold of the run's journal, what differs, and how many it holds.
+
+    Where it could not take a rewind back, it is asked for the linked run that goes on from there.
+    """
+    options = settings.read(store.trackers).get(tracker)
+    if options is None:
         raise Refused(f"RUN={store.name}: {tracker} was not on in this run")
+    state = State.of(store, tracker)
+    client = connect(tracker, store, part=state.part)
+    logged = lines.effective(lines.Reader(store.path / lines.NAME, state.begin).rest())
+    sent = points_of(View(tracker, client, options, store.path).of(logged), client.repeats)
     try:
-        points = connect(tracker, store).stored()
+        points = client.stored()
     except Exception as problem:  # a foreign reader may raise anything when its file is damaged or gone
         raise Refused(f"{tracker}: what it stored can't be read ({type(problem).__name__}: {problem})") from problem
-    found = {(step, name): value for step, name, value in points}
-    differ = [key for key in sent if key not in found or not _same(tracker, sent[key], found[key])]
-    wrong = [
-        f"{name} at step {step}: {sent[step, name]}, not {found.get((step, name), 'there')}" for step, name in differ
-    ]
-    wrong += [f"{name} at step {step}: was never sent" for step, name in found.keys() - sent.keys()]
-    often = collections.Counter((step, name) for step, name, _ in points)
-    wrong += [f"{name} at step {step}: is there {count} times" for (step, name), count in often.items() if count > 1]
-    return len(sent), wrong, len(points)
+    found: dict[tuple[int, str], list[lines.Value]] = {}
+    for step, name, value in points:
+        found.setdefault((step, name), []).append(value)
+    wrong = []
+    for key, values in sent.items():
+        held = found.get(key, [])
+        if len(held) > len(values):
+            wrong.append(f"{_said(key)}: is there {len(held)} times, not {len(values)}")
+        elif len(held) < len(values) or not all(map(_same, values, held)):
+            wrong.append(f"{_said(key)}: {_list(values)}, not {_list(held) or 'there'}")
+    wrong += [f"{_said(key)}: was never sent" for key in found.keys() - sent.keys()]
+    return sum(map(len, sent.values())), wrong, len(points)
 
 
-def _same(tracker: str, sent: lines.Value, held: lines.Value) -> bool:
-    """Equal to the last bit; TensorBoard's scalars have 32 of them."""
-    if not isinstance(sent, int | float) or not isinstance(held, int | float):
-        return sent == held
-    if tracker == "tensorboard":
-        sent = float(struct.unpack("f", struct.pack("f", sent))[0])
-    return sent == held or (math.isnan(sent) and math.isnan(held))
+def points_of(sent: Iterable[lines.Line], repeats: str) -> dict[tuple[int, str], list[lines.Value]]:
+    """The values of each step and name, of which a tracker may keep `all`, the `last` or the `first`."""
+    points: dict[tuple[int, str], list[lines.Value]] = {}
+    for line in sent:
+        for name, value in line.values.items():
+            points.setdefault((line.step, name), []).append(value)
+    kept = {"all": slice(None), "last": slice(-1, None), "first": slice(1)}[repeats]
+    return {key: values[kept] for key, values in points.items()}
+
+
+def _said(key: tuple[int, str]) -> str:
+    step, name = key
+    return f"{name} at step {step}"
+
+
+def _list(values: Sequence[lines.Value]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _same(sent: lines.Value, held: lines.Value) -> bool:
+    """Equal to the last bit."""
+    if isinstance(sent, float) and isinstance(held, float) and math.isnan(sent):
+        return math.isnan(held)
+    return sent == held

@@ -1,4 +1,4 @@
-"""`make trackio-show`: the Trackio dashboard of this project on TRACKIO_PORT."""
+"""`make list-trackers`: which trackers there are, which are on, and what to install for the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib import errors, launch, options
 
 
 def main() -> int:
-    return launch.trackio_show(options.ROOT, os.environ)
+    return launch.list_trackers(options.ROOT, os.environ)
 
 
 if __name__ == "__main__":
