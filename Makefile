@@ -94,7 +94,7 @@ trackio-show trackio-view $(SHOWN:%=%-show): $(READY) ## Open the tracker's own 
 	$(Q)$(PY) scripts/tracker_show.py $@
 .PHONY: wandb-sync
 wandb-sync: $(READY) ## Send the offline W&B runs; asks for a login
-	$(Q)"$$VENV/bin/wandb" sync runs/*/*/wandb/offline-run-*
+	$(Q)find runs -type d -name 'offline-run-*' -prune -exec "$$VENV/bin/wandb" sync {} +
 .PHONY: tracker-sync
 tracker-sync: $(READY) ## Send what trackers have not taken, of each run that has ended or RUN=, also to TRACKER= [DRY_RUN=1: only say what]
 	$(Q)$(PY) scripts/tracker_sync.py

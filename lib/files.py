@@ -115,6 +115,7 @@ class Lock:
 
     def free(self) -> None:
         if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # closing is not enough when a forked child has the file, too
             self._file.close()
             self._file = None
 

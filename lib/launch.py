@@ -111,11 +111,16 @@ def tracker_show(root: Path, environ: Mapping[str, str], goal: str) -> int:
         return 0
     words = {
         "tensorboard": ["--logdir", "runs"],
-        "mlflow": ["ui", "--backend-store-uri", opts.get("mlflow_uri") or "sqlite:///runs/mlflow.db"],
+        "mlflow": ["ui", "--backend-store-uri", _mlflow(opts, environ)],
         "aim": ["up", "--repo", opts.get("aim_repo") or "runs/aim"],
         "goodseed": ["serve"],
     }[tracker]
     return _become(root, [str(Path(sys.executable).with_name(tracker)), *words])
+
+
+def _mlflow(opts: options.Options, environ: Mapping[str, str]) -> str:
+    """Where MLflow's runs go: the symbol, its own variable, or beside the run folders."""
+    return opts.get("mlflow_uri") or environ.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db"
 
 
 def tracker_test(root: Path, environ: Mapping[str, str], tracker: str) -> int:

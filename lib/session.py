@@ -17,7 +17,7 @@ import torch
 from lib import checkpoint, dist, names, plot, reproduce
 from lib.errors import Refused
 from lib.files import shown, write_whole
-from lib.journal import console, folder
+from lib.journal import console, folder, secrets
 from lib.options import ROOT, Record
 from lib.progress import describe
 from lib.track.run import NullRun, Run
@@ -83,7 +83,7 @@ def _of_rank(record: Record, trackers: Settings, job: Path) -> Run | NullRun:
         return NullRun(job)
     store = folder.RunFolder.of_rank(job, dist.rank())
     for file, text in record.files.items():
-        write_whole(store.path / file, text)
+        write_whole(store.path / file, secrets.in_file(file, text))
     return Run(store, trackers, called=RANK.format(dist.rank()))
 
 
@@ -126,7 +126,7 @@ def _farewell(run: Run) -> None:
     print(f"done      {describe(told)}")
     print(f"folder    {shown(store.path, ROOT)}  ({CURVES}, journal.jsonl, checkpoints/best.pt)")
     for tracker, look in run.looks.items():
-        print(f"{tracker:<10}{look}")
+        print(f"{tracker:<9} {look}")
 
 
 def _compared(store: folder.RunFolder) -> bool:

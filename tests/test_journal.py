@@ -35,6 +35,13 @@ def test_what_was_appended_is_read_back(path: Path) -> None:
     assert (second.seq, second.step, second.values) == (1, 1, {"loss": 0.30000000000000004})
 
 
+def test_what_json_has_not_goes_in_as_a_text_without_its_secrets(path: Path) -> None:
+    token = "hf_" + 20 * "a"
+    Journal(path).append({}, 0, options={"wandb": {"where": Path("/tmp"), "of": Path(token)}})
+    (line,) = Reader(path).read()
+    assert line.options == {"wandb": {"where": "/tmp", "of": "***"}}
+
+
 def test_numbers_take_the_short_way_whatever_their_names_and_are_read_back_to_the_last_digit(path: Path) -> None:
     values = {'per cent % of "x"\n': 0.1 + 0.2, "%r": 5e-324, "größe": 1.7976931348623157e308, "count": 2**53 + 1}
     Journal(path).append(values, 2**40)
@@ -238,3 +245,20 @@ def test_no_secret_of_a_client_is_recorded() -> None:
     }  # fmt: skip
     told = variables(environ)
     assert told == {"HF_ENDPOINT": "https://***@hub.example/x?token=***", "WANDB_MODE": "offline"}
+
+
+def test_a_lock_that_was_freed_is_free_also_when_a_forked_child_lives(tmp_path: Path) -> None:
+    ours = files.Lock(tmp_path / "lock")
+    assert ours.take()
+    if not (child := os.fork()):
+        time.sleep(60)
+        os._exit(0)
+    try:
+        ours.free()
+        assert ours.holder is None
+        theirs = files.Lock(tmp_path / "lock")
+        assert theirs.take(patience_s=0)
+        theirs.free()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -107,20 +107,40 @@ def test_what_cannot_be_read_is_one_warning_and_training_goes_on(
     assert media_of(run) == [] and not list((run.store.path / "media").glob("*"))
 
 
+def test_what_no_tracker_could_show_is_not_logged(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "torn.gif").write_bytes(b"GIF")
+    run.video("torn", tmp_path / "torn.gif")
+    run.model(samples.network(), "half", signature={"inputs": []})
+    assert media_of(run) == []
+    torn, half = capsys.readouterr().err.splitlines()
+    assert "cannot identify" in torn and "lacks inputs or outputs" in half
+
+
+def test_what_json_has_not_does_not_stop_training(run: Run) -> None:
+    tensor = {"name": "x", "dtype": torch.float32, "shape": torch.Size([-1, 4])}
+    run.model(samples.network(), signature={"inputs": [tensor], "outputs": []})
+    run.alert("rises", torch.tensor(2.5))  # type: ignore[arg-type]
+    model, alert = media_of(run)
+    assert model["signature"]["inputs"] == [{"name": "x", "dtype": "torch.float32", "shape": [-1, 4]}]
+    assert alert["text"] == "tensor(2.5000)"
+
+
 def test_an_artifact_stays_what_it_was_when_it_was_logged(run: Run, tmp_path: Path) -> None:
-    outside, inside = tmp_path / "out.pt", run.store.path / "last.pt"
-    for path in (outside, inside):
+    run.store.checkpoints.mkdir()
+    checkpoint, others = run.store.checkpoints / "last.pt", [tmp_path / "out.pt", run.store.path / "in.pt"]
+    for path in (checkpoint, *others):
         path.write_text("then")
         run.artifact(path)
-    outside.write_text("now")
-    inside.with_name("new").write_text("now")
-    inside.with_name("new").replace(inside)  # as checkpoints are replaced
+    for path in others:
+        path.write_text("now")
+    checkpoint.with_name("new").write_text("now")
+    checkpoint.with_name("new").replace(checkpoint)
     run.artifact({"model": {"w": torch.ones(2)}, "optimizer": {"lr": 0.1}}, "checkpoint")
-    first, second, state = (run.store.path / media["file"] for media in media_of(run))
-    assert first.read_text() == second.read_text() == "then"
+    *kept, state = (run.store.path / media["file"] for media in media_of(run))
+    assert [path.read_text() for path in kept] == ["then"] * 3
     assert torch.load(state)["optimizer"] == {"lr": 0.1}
     run.artifact(tmp_path)  # holds the run folder itself
-    assert len(media_of(run)) == 3
+    assert len(media_of(run)) == 4
 
 
 def test_without_a_step_media_is_at_the_highest_so_far_and_names_do_not_meet(run: Run) -> None:

@@ -27,7 +27,7 @@ from planting import (
 )  # fmt: skip
 
 from lib.journal import folder
-from lib.track import sidecar, state, sync
+from lib.track import settings, sidecar, state, sync
 from lib.track.run import events_of, told
 from lib.track.settings import Settings
 from lib.track.sidecar import Limits
@@ -244,6 +244,20 @@ def test_a_rewind_that_a_tracker_cannot_take_back_goes_on_in_a_linked_run(tmp_pa
     assert stored(run.store, "trackio", part=2) == list(range(51, 81))
     assert stored(run.store, "trackio", part=3) == [61]
     assert not state.behind(run.store, "trackio")
+
+
+def test_a_child_that_the_trainer_has_forked_does_not_keep_the_trackers_waiting(tmp_path: Path) -> None:
+    on = Settings(60, enable_tensorboard=True)
+    store = folder.RunFolder.create(tmp_path / "runs", "project", "run")
+    settings.write(store.trackers, on.enabled())
+    process = sidecar.start(store, list(on.enabled()), 60)
+    assert process.stdin
+    held = os.dup(process.stdin.fileno())  # as a data loader's worker that lives on
+    try:
+        sidecar.let_go(process)
+        assert process.wait(50) == 0
+    finally:
+        os.close(held)
 
 
 def test_a_run_may_end_in_a_thread(tmp_path: Path) -> None:

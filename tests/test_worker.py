@@ -10,6 +10,7 @@ import pytest
 from lib.journal import folder, lines
 from lib.journal.lines import Line, Value
 from lib.track import worker
+from lib.track.client import connect
 from lib.track.state import State, behind
 
 
@@ -82,6 +83,12 @@ def test_a_linked_run_has_each_step_once_wherever_the_workers_died(
         1: {step: float(step) for step in range(70)},
         2: {step: step + 0.5 for step in range(51, 80)},
     }
+
+
+@pytest.mark.parametrize("tracker", ["trackio", "wandb", "tensorboard"])
+def test_a_whole_number_beyond_all_floats_stops_no_tracker(run: folder.RunFolder, tracker: str) -> None:
+    client = connect(tracker, run)
+    assert [client.holds(10**400), client.holds(-(10**400))] == [float("inf"), float("-inf")]
 
 
 def test_a_rewind_that_contradicts_nothing_goes_on_in_the_same_run(run: folder.RunFolder) -> None:

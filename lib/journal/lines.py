@@ -97,7 +97,7 @@ class Journal:
     def append(self, values: Mapping[str, Any], step: int, **extra: Any) -> None:
         """Write one line: `values` at `step`, normalized. With the disk full it waits in memory for the next call.
 
-        `extra` is what else the line holds: `to`, `options`, `media`; JSON-able, left out where empty.
+        `extra` is what else the line holds: `to`, `options`, `media`; left out where empty, a text where JSON has none.
         """
         numbers = values.values()
         for number in numbers:
@@ -129,7 +129,7 @@ class Journal:
     def _append_any(self, values: Mapping[str, Any], step: int, extra: Mapping[str, Any]) -> None:
         """`append` for values of every kind."""
         head = f'{{"seq":{next(self._seq)},"time":{time.time()!r},"step":{step},'
-        rest = "".join([f',"{name}":{json.dumps(secrets.without(told))}' for name, told in extra.items() if told])
+        rest = "".join([f',"{name}":{_plain(told)}' for name, told in extra.items() if told])
         leaves = flat(values)
         names = [name for name, value in leaves.items() if self._fetch and on_accelerator(value)]
         copy = self._fetch([leaves[name] for name in names]) if self._fetch and names else None
@@ -278,6 +278,11 @@ def _encoded(values: Mapping[str, Value]) -> str:
     odd = {name: str(value) for name, value in plain.items() if type(value) is float and not isfinite(value)}
     text = f'"values":{json.dumps({**plain, **dict.fromkeys(odd)})}'
     return f'{text},"nonfinite":{json.dumps(odd)}' if odd else text
+
+
+def _plain(told: Any) -> str:
+    """`told`, which users may have put anything into, as JSON without secrets."""
+    return json.dumps(secrets.without(json.loads(json.dumps(told, default=str))))
 
 
 def on_accelerator(value: Any) -> bool:

@@ -21,12 +21,16 @@ SHOWN = 5  # differences that are printed
 
 
 def main(tracker: str, store: folder.RunFolder) -> int:
-    """Compare what `tracker` holds of a run with its journal; 1 when a point differs.
+    """Compare what `tracker` holds of a run, of each process that logs, with the journal; 1 when a point differs.
 
     Raises:
         Refused: the tracker is not installed or was not on in that run, or its store can't be read.
     """
     _require(tracker)
+    return max(_compared(tracker, run) for run in (store, *store.ranks))
+
+
+def _compared(tracker: str, store: folder.RunFolder) -> int:
     sent, wrong, found = compare(tracker, store)
     for difference in wrong[:SHOWN]:
         print(f"differs   {difference}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Target:
     project: str
     name: str
     folder: Path
+    runs: Path  # where all runs lie, and beside them what they share: a database, a repository
     config: dict[str, Any]
     options: dict[str, Any]  # `tags`, `notes`, `group`, `job_type`, and the tracker's own symbols without its prefix
 
@@ -67,9 +69,12 @@ class Client(Protocol):
         """What the tool's own reader finds of this run's values, each point as often as it is there."""
 
 
-def is_number(value: Value) -> bool:
-    """Also True and False, which count as 1 and 0."""
-    return isinstance(value, bool | int | float)
+def as_float(value: float) -> float:
+    """The float nearest to `value`; of an integer beyond them all, which may have 4000 digits, an infinity."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def connect(name: str, folder: RunFolder, *, part: int = 1) -> Client:
@@ -85,6 +90,7 @@ def connect(name: str, folder: RunFolder, *, part: int = 1) -> Client:
         project=folder.project,
         name=(options.get("name") or folder.name) + linked,
         folder=folder.path,
+        runs=folder.job.path.parent.parent,
         config={**record.get("values", {}), "provenance": record.get("provenance", {})},
         options=options,
     )

@@ -79,6 +79,16 @@ def gif(frames: Any, fps: float) -> bytes:
     return _saved(pictures, "GIF", duration=max(2, round(1 / fps / GIF_TICK_S)) * 10, loop=0)
 
 
+def video(path: Path) -> tuple[str, bytes]:
+    """The ending and the content of the video at `path`."""
+    suffix = path.suffix.lower()
+    if suffix not in (".gif", ".mp4"):
+        raise ValueError(f"{path} is neither a .gif nor an .mp4")
+    if suffix == ".gif":
+        Image.open(path).close()  # raises where it is none, as in each tracker that shows it
+    return suffix, path.read_bytes()
+
+
 def _picture(values: np.ndarray[Any, Any]) -> Image.Image:
     return Image.fromarray(values[:, :, 0] if values.shape[-1] == 1 else values)
 
@@ -156,6 +166,13 @@ def signature_of(network: nn.Module, example: Any) -> dict[str, list[dict[str, A
     finally:
         network.train(trained)
     return {"inputs": _specs(inputs), "outputs": _specs(outputs)}
+
+
+def require_signature(told: Mapping[str, Any]) -> None:
+    """Raise where `told` is none."""
+    tensors = [*told.get("inputs", [{}]), *told.get("outputs", [{}])]
+    if not all("dtype" in tensor and "shape" in tensor for tensor in tensors):
+        raise ValueError("its signature lacks inputs or outputs, each a list of tensors with dtype and shape")
 
 
 def _specs(tensors: Any) -> list[dict[str, Any]]:

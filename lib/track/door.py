@@ -189,7 +189,7 @@ class Door:
             self._warn("what is logged before Accelerator.init_trackers or after end_training is not kept")
             return
         ours = {proxy.name: options[proxy.name] for proxy in self._inside if proxy.name in options} if options else {}
-        self.run.log(values, step, trackers=to, options=json.loads(json.dumps(ours, default=str)) if ours else None)
+        self.run.log(values, step, trackers=to, options=ours or None)
         _say(self.run.news())
 
     def _open(

@@ -44,7 +44,7 @@ class Place:
     def copy(self, content: Any) -> str:
         """Copy a file or folder, or save a state with torch; its path from the run folder.
 
-        What lies in the run folder is linked: it is on disk once, and stays when a checkpoint of its name replaces it.
+        A checkpoint is linked: it is on disk once, and stays when another one of its name replaces it.
         """
         if not isinstance(content, str | Path):
             import torch
@@ -54,7 +54,7 @@ class Place:
         home = self._run.resolve()
         if home.is_relative_to(source):
             raise ValueError(f"{content} holds the run folder itself")
-        copy = _linked if source.is_relative_to(home) else shutil.copy2
+        copy = _linked if source.is_relative_to(home / "checkpoints") else shutil.copy2
         if source.is_dir():
             return self._fill("", lambda path: shutil.copytree(source, path, copy_function=copy))
         return self._fill(source.suffix, lambda path: copy(source, path))
@@ -116,9 +116,7 @@ class Media:
         def content(place: Place) -> Mapping[str, Any]:
             if not isinstance(frames, str | Path):
                 return {"file": place.put(".gif", contents.gif(frames, fps)), "fps": fps}
-            if (suffix := Path(frames).suffix.lower()) not in (".gif", ".mp4"):
-                raise ValueError(f"{frames} is neither a .gif nor an .mp4")
-            return {"file": place.put(suffix, Path(frames).read_bytes()), "fps": fps}
+            return {"file": place.put(*contents.video(Path(frames))), "fps": fps}
 
         self._keep("video", name, content, step=step, trackers=trackers)
 
@@ -192,7 +190,7 @@ class Media:
         def content(_: Place) -> Mapping[str, Any]:
             if level not in LEVELS:
                 raise ValueError(f"its level {level} is none of {', '.join(LEVELS)}")
-            return {"title": title, "text": text, "level": level}
+            return {"title": str(title), "text": str(text), "level": level}
 
         self._keep("alert", title, content, step=step, trackers=trackers)
 
@@ -233,6 +231,8 @@ class Media:
 
         def content(place: Place) -> Mapping[str, Any]:
             path = isinstance(model, str | Path)
+            if signature:
+                contents.require_signature(signature)
             traced = None if path or example is None else contents.signature_of(model, example)
             file = place.copy(model if path else model.state_dict())
             return {"file": file, "signature": signature or traced, "registered_name": registered_name}
@@ -300,7 +300,7 @@ class Kept(Media):
         step = max(self._highest, 0) if step is None else int(step)
         self._highest = max(self._highest, step)
         try:
-            media = {"kind": kind, "name": name, **content(Place(self.store.path, name, step))}
+            media = {"kind": kind, "name": str(name), **content(Place(self.store.path, str(name), step))}
         except Exception as problem:  # what users hand in can raise anything when it is read, drawn or traced
             why = (str(problem).splitlines() or [type(problem).__name__])[0][:LONGEST_REASON]
             self._say(kind, name, f"warning: {kind} {name} at step {step} is not logged: {why}")

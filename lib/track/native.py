@@ -131,6 +131,7 @@ class Natives:
             project=store.project,
             name=(options.get("name") or store.name) + suffix,
             folder=folder,
+            runs=store.job.path.parent.parent,
             config=store.configuration.get("values", {}),
             options=dict(options),
         )

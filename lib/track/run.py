@@ -193,8 +193,8 @@ class Run(Kept):
         """Let the trackers take what is left; at most their time, and never when the user presses Ctrl-C again."""
         for line in self._revive():
             print(line, file=sys.stderr)
-        if self._sidecar is not None and self._sidecar.stdin is not None:
-            self._sidecar.stdin.close()
+        if self._sidecar is not None:
+            sidecar.let_go(self._sidecar)
             began = time.monotonic()
             waiting = False
             with contextlib.suppress(KeyboardInterrupt), _interruptible():

@@ -1,8 +1,8 @@
 """The sidecar: one process per run that supervises one process per tracker and outlives the trainer to drain them.
 
-`python -m lib.track.sidecar FOLDER TIMEOUT_S LIMITS NAME…`. Its standard input is a pipe from the trainer: when that
-ends, the trainer has finished or died, and the trackers get TIMEOUT_S seconds to take what is left. `make tracker-sync`
-starts it with that pipe closed at once: it replays.
+`python -m lib.track.sidecar FOLDER TIMEOUT_S LIMITS NAME…`. Its standard input is a pipe from the trainer: when a
+line comes or it ends, the trainer has finished or died, and the trackers get TIMEOUT_S seconds to take what is left.
+`make tracker-sync` lets go of that pipe at once: it replays.
 """
 
 from __future__ import annotations
@@ -60,13 +60,21 @@ def environment() -> dict[str, str]:
 
 
 def start(folder: RunFolder, names: list[str], timeout_s: float, limits: Limits = LIMITS) -> subprocess.Popen[bytes]:
-    """Start the sidecar of the run in `folder` for the trackers `names`; close its stdin to let it finish."""
+    """Start the sidecar of the run in `folder` for the trackers `names`; see `let_go`."""
     told = [str(folder.path.resolve()), str(timeout_s), json.dumps(asdict(limits)), *names]
     command = [sys.executable, "-m", "lib.track.sidecar", *told]
     with (folder.trackers / "sidecar.log").open("ab") as log:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment(), cwd=ROOT, start_new_session=True
         )
+
+
+def let_go(process: subprocess.Popen[bytes]) -> None:
+    """Let the sidecar finish. It is told: a child that the trainer has forked would keep its end of the pipe open."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # it is gone
+        os.write(process.stdin.fileno(), b"\n")
+    process.stdin.close()
 
 
 class Ear:
@@ -78,6 +86,8 @@ class Ear:
         os.set_blocking(pipe.fileno(), False)
 
     def lines(self) -> list[str]:
+        if self._pipe.closed:
+            return []
         data = self._rest
         with contextlib.suppress(BlockingIOError):
             while len(data) < READ_BYTES and (piece := os.read(self._pipe.fileno(), PIECE_BYTES)):
@@ -111,7 +121,9 @@ class Process:
         for line in self._reports.lines():
             try:
                 said = json.loads(line)
-            except ValueError:  # a client has found our pipe
+            except ValueError:
+                said = None
+            if not isinstance(said, dict):  # a client has found our pipe
                 continue
             if phase := said.get("phase"):
                 self.phase, self._since = phase, time.monotonic()
@@ -137,6 +149,7 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel waits for a file server
             code = self._process.wait(KILL_S)
         self.let_go()
+        self._keep(self._output.lines())  # its last words
         self._reports.close()
         self._output.close()
         if code is None:

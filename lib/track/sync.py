@@ -106,8 +106,7 @@ class Replay:
     def _send(self, names: list[str]) -> None:
         before = {name: len(events_of(self._store, name)) for name in names}
         process = sidecar.start(self._store, names, PATIENCE_S)
-        assert process.stdin is not None
-        process.stdin.close()
+        sidecar.let_go(process)
         try:
             self._watch(process, names)
         finally:  # also at Ctrl-C: its workers end with it, and the next call goes on where they were

@@ -19,7 +19,7 @@ from aimrocks.errors import RocksIOError
 from lib.files import write_whole
 from lib.journal.lines import Line, Value
 from lib.options import ROOT
-from lib.track.client import ABSENT, Absent, Point, Target
+from lib.track.client import ABSENT, Absent, Point, Target, as_float
 
 MOST_BINS = 512  # of a distribution
 INDEX_TRIES = 6  # half a second apart
@@ -33,7 +33,7 @@ class Tracker:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        where = target.options.get("repo") or str(target.folder.parent.parent / "aim")
+        where = target.options.get("repo") or str(target.runs / "aim")
         self._where = where if "://" in where else str(ROOT / Path(where).expanduser())
         self._kept = target.folder / "trackers" / "aim.hash"
         self._repo: Any = None  # aim.Repo; the package has no types
@@ -58,12 +58,7 @@ class Tracker:
         return self._where if repo.is_remote_repo else "make aim-show"
 
     def holds(self, value: Value) -> Value | Absent:
-        if not isinstance(value, bool | int | float):
-            return ABSENT
-        try:
-            return float(value)
-        except OverflowError:  # an integer of more than 308 digits
-            return ABSENT
+        return as_float(value) if isinstance(value, int | float) else ABSENT  # True is 1
 
     def log(self, lines: Sequence[Line]) -> None:
         for line in lines:

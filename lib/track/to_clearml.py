@@ -24,7 +24,7 @@ from clearml.backend_interface.metrics.events import ScalarEvent
 from lib.files import write_whole
 from lib.journal.lines import Line, Value
 from lib.metrics import normalize
-from lib.track.client import ABSENT, Absent, Point, Target
+from lib.track.client import ABSENT, Absent, Point, Target, as_float
 
 MOST = 1000  # events in one request
 SERVER = ("CLEARML_API_HOST", "CLEARML_API_ACCESS_KEY")  # either names one where there is no clearml.conf
@@ -75,12 +75,8 @@ class Tracker:
 
     def holds(self, value: Value) -> Value | Absent:
         """ClearML writes 0 for what is not finite: nothing is nearer to the truth."""
-        if not isinstance(value, bool | int | float):
-            return ABSENT
-        try:
-            return float(value) if math.isfinite(value) else ABSENT
-        except OverflowError:  # an integer of more than 308 digits
-            return ABSENT
+        number = as_float(value) if isinstance(value, int | float) else math.nan
+        return number if math.isfinite(number) else ABSENT
 
     def log(self, lines: Sequence[Line]) -> None:
         events = [

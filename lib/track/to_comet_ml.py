@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import zipfile
@@ -86,7 +87,7 @@ class Tracker:
         if failed:
             self._experiment._report_experiment_error("the run failed", has_crashed=True)  # no public name
         self._experiment.end()
-        return f"comet upload {self._archive}" if self._offline else ""
+        return f"comet upload {shlex.quote(str(self._archive))}" if self._offline else ""
 
     def stored(self) -> list[Point]:
         if not self._offline:

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class Tracker:
                 str(self._folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
             )
         self._live.log_params(dict(self._target.config))
-        return f"dvc plots show {self._metrics} -x step"
+        return f"dvc plots show {shlex.quote(str(self._metrics))} -x step"
 
     def holds(self, value: Value) -> Value | Absent:
         if value is None:

@@ -15,7 +15,7 @@ from goodseed.config import get_run_db_path
 from goodseed.storage import LocalStorage, read_metrics, read_string_series
 
 from lib.journal.lines import Line, Value
-from lib.track.client import ABSENT, Absent, Point, Target
+from lib.track.client import ABSENT, Absent, Point, Target, as_float
 
 MEDIA = "media/"  # texts that were logged as media are series of strings below this name
 
@@ -57,11 +57,11 @@ class Tracker:
         self._run["parameters"] = dict(target.config)
         self._run.log_configs({name: text for name in ("group", "job_type") if (text := target.options.get(name))})
         self._store = LocalStorage(self._path)
-        return "goodseed serve"
+        return "make goodseed-show"
 
     def holds(self, value: Value) -> Value | Absent:
         if isinstance(value, int | float):  # True is 1
-            number = float(value)
+            number = as_float(value)
             return ABSENT if math.isnan(number) else number  # SQLite has no nan
         return ABSENT if value is None else value
 

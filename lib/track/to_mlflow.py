@@ -55,7 +55,7 @@ class Tracker:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        runs = target.folder.parent.parent
+        runs = target.runs
         given = target.options.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
         self._uri = _absolute(given) if given else f"sqlite:///{quote(str(runs))}/mlflow.db"
         self._artifacts = None if given else (runs / "mlartifacts").as_uri()  # else the store knows where
@@ -242,7 +242,7 @@ def _signature(told: Mapping[str, Any]) -> ModelSignature:
 def _dtype(name: str) -> np.dtype[Any]:
     """torch has types that numpy has not, as bfloat16."""
     try:
-        return np.dtype(name)
+        return np.dtype(name.removeprefix("torch."))
     except TypeError:
         return np.dtype(object)
 

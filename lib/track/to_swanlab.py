@@ -6,6 +6,7 @@ sends from the first line: what an earlier process had queued and lost arrives a
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from swanlab.sdk.internal.bus import MetricLogEvent
 from swanlab.sdk.internal.core_python.store import DataStoreReader
 
 from lib.journal.lines import Line, Value
-from lib.track.client import ABSENT, Absent, Point, Target
+from lib.track.client import ABSENT, Absent, Point, Target, as_float
 
 
 class Tracker:
@@ -59,7 +60,7 @@ class Tracker:
         return str(self._run.url) if self._mode == "online" else f"{self._mode}{self._why}"
 
     def holds(self, value: Value) -> Value | Absent:
-        return float(value) if isinstance(value, int | float) else ABSENT  # True is 1
+        return as_float(value) if isinstance(value, int | float) else ABSENT  # True is 1
 
     def log(self, lines: Sequence[Line]) -> None:
         for line in lines:
@@ -80,7 +81,7 @@ class Tracker:
         sent, kept = sum(map(len, self._sent.values())), len(self.stored())
         if kept < sent:  # what it can't write, on a full disk, SwanLab drops in silence
             raise OSError(f"SwanLab kept {kept} of {sent} points")
-        return f"swanlab sync {self._run.dir}"
+        return f"swanlab sync {shlex.quote(str(self._run.dir))}"
 
     def stored(self) -> list[Point]:
         points: dict[tuple[int, str], Value] = {}

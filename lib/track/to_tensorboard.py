@@ -27,7 +27,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_ndarray, make_tensor_proto
 
 from lib.journal.lines import Line, Value
-from lib.track.client import ABSENT, Absent, Point, Target, is_number
+from lib.track.client import ABSENT, Absent, Point, Target, as_float
 
 PROSE = "/text_summary"  # ends the name of a text or table, as with torch's writer; not of a value that is a text
 PROJECTOR = "projector_config.pbtxt"  # where TensorBoard looks for embeddings
@@ -58,9 +58,9 @@ class Tracker:
         return "make tensorboard-show"
 
     def holds(self, value: Value) -> Value | Absent:
-        if is_number(value):
+        if isinstance(value, int | float):  # True is 1
             with np.errstate(over="ignore"):
-                return float(np.float32(value))  # of a greater one it makes inf
+                return float(np.float32(as_float(value)))  # of a greater one it makes inf
         return value if isinstance(value, str) else ABSENT
 
     def log(self, lines: Sequence[Line]) -> None:

@@ -20,7 +20,7 @@ from trackio.utils import resolve_space_id_and_server_url as where
 
 from lib.errors import Refused
 from lib.journal.lines import Line, Value
-from lib.track.client import Absent, Point, Target
+from lib.track.client import Absent, Point, Target, as_float
 
 ANSWER_S = 30.0  # a server that says nothing for so long is taken for dead
 ROWS = 1000  # in one request
@@ -66,7 +66,7 @@ class Tracker:
 
     def holds(self, value: Value) -> Value | Absent:
         if isinstance(value, int) and not LEAST <= value < -LEAST:
-            return float(value)
+            value = as_float(value)
         held: Value = deserialize_values({"": value})[""]  # the text "NaN" comes back as the number
         odd = isinstance(held, float) and not math.isfinite(held)
         return None if odd and (self._space or self._server) else held  # a server answers null

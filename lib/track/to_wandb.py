@@ -23,7 +23,7 @@ import numpy as np
 import wandb
 
 from lib.journal.lines import Line, Value
-from lib.track.client import Absent, Point, Target
+from lib.track.client import Absent, Point, Target, as_float
 
 STEP = "trainer/global_step"  # the optimizer step; Lightning's name for it
 OWN = {STEP, "_step", "_timestamp", "_runtime", "_wandb"}
@@ -83,7 +83,7 @@ class Tracker:
     def holds(self, value: Value) -> Value | Absent:
         if isinstance(value, str):
             return TEXTS.get(value, value)
-        return float(value) if isinstance(value, int) and abs(value) > EXACT else value
+        return as_float(value) if isinstance(value, int) and abs(value) > EXACT else value
 
     def log(self, lines: Sequence[Line]) -> None:
         for line in lines:
