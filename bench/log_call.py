@@ -26,9 +26,10 @@ BLOCK = 50  # calls between two turns
 TURNS = 12  # of each, in a round
 ROUNDS = 3
 START_S = 60.0  # for the trackers to start
-STEP_S = 0.0014  # work between two calls, as in a small model's training
+PACES_S = (0.0, 0.0014)  # work between two calls: none, and as in a small model's training
 
 Log = Callable[[dict[str, float], int], None]
+Taken = dict[tuple[str, float], list[float]]  # peer, pace -> seconds of each call
 
 
 def main() -> int:
@@ -53,8 +54,8 @@ def stores(here: Path) -> dict[str, str]:
     return {**os.environ, **ours, "WANDB_MODE": "offline"}
 
 
-def measure(here: Path, trackers: Sequence[str]) -> dict[str, list[float]]:
-    """Seconds of each call of both, in one round."""
+def measure(here: Path, trackers: Sequence[str]) -> Taken:
+    """One round of both, at each pace."""
     for name in PEERS:
         (here / name).mkdir()
     children = {
@@ -69,15 +70,15 @@ def measure(here: Path, trackers: Sequence[str]) -> dict[str, list[float]]:
         assert child.stdout is not None
         while (line := child.stdout.readline()).strip() != "ready":
             assert line, "a peer ended before it was ready"
-    taken: dict[str, list[float]] = {name: [] for name in PEERS}
+    taken: Taken = {(name, pace): [] for name in PEERS for pace in PACES_S}
     for turn in range(TURNS + 1):
-        for name in PEERS if turn % 2 else reversed(PEERS):
+        for name, pace in taken if turn % 2 else reversed(taken):
             child = children[name]
             assert child.stdin is not None and child.stdout is not None
-            child.stdin.write("go\n")
+            child.stdin.write(f"{pace}\n")
             child.stdin.flush()
             seconds = [float(word) for word in child.stdout.readline().split()]
-            taken[name] += seconds if turn else []  # the first turn warms up
+            taken[name, pace] += seconds if turn else []  # the first turn warms up
     for child in children.values():
         child.communicate("end\n")
     return taken
@@ -89,12 +90,12 @@ def peer(name: str, here: Path, trackers: Sequence[str]) -> int:
         print("ready", flush=True)
         step = 0
         for line in sys.stdin:
-            if line.strip() != "go":
+            if line.strip() == "end":
                 break
             seconds = []
             for _ in range(BLOCK):
                 told = values(step)
-                work_until = time.perf_counter() + STEP_S
+                work_until = time.perf_counter() + float(line)
                 while time.perf_counter() < work_until:
                     pass
                 began = time.perf_counter()
@@ -136,19 +137,22 @@ def values(step: int) -> dict[str, float]:
     return {name: noise.random() for name in names}
 
 
-def report(rows: list[dict[str, list[float]]], trackers: Sequence[str]) -> None:
-    """The median of the rounds with their range, and the ratio of the medians."""
-
-    def at(name: str, share: float) -> list[float]:
-        return sorted(sorted(row[name])[int(share * len(row[name]))] * 1e6 for row in rows)
-
+def report(rows: list[Taken], trackers: Sequence[str]) -> None:
+    """The median of the rounds with their range, and the ratio of the medians, at each pace."""
     middle = len(rows) // 2
-    print(f"{f'log() of 5 scalars, {len(trackers)} trackers':<32}{'p50 [us]':>26}{'p99 [us]':>26}")
-    for name in PEERS:
-        cells = [at(name, share) for share in (0.5, 0.99)]
-        print(f"{name:<32}" + "".join(f"{cell[middle]:.1f} [{cell[0]:.1f}-{cell[-1]:.1f}]".rjust(26) for cell in cells))
-    ratios = [at("accelerate", share)[middle] / at("kilter", share)[middle] for share in (0.5, 0.99)]
-    print(f"{'accelerate / kilter':<32}" + "".join(f"{ratio:.0f} x".rjust(26) for ratio in ratios))
+
+    def at(name: str, pace: float, share: float) -> list[float]:
+        return sorted(sorted(row[name, pace])[int(share * len(row[name, pace]))] * 1e6 for row in rows)
+
+    for pace in PACES_S:
+        between = f"{pace * 1e3:g} ms apart" if pace else "back to back"
+        print(f"{f'5 scalars, {len(trackers)} trackers, {between}':<40}{'p50 [us]':>26}{'p99 [us]':>26}")
+        for name in PEERS:
+            cells = [at(name, pace, share) for share in (0.5, 0.99)]
+            texts = [f"{cell[middle]:.1f} [{cell[0]:.1f}-{cell[-1]:.1f}]" for cell in cells]
+            print(f"{name:<40}" + "".join(text.rjust(26) for text in texts))
+        ratios = [at("accelerate", pace, share)[middle] / at("kilter", pace, share)[middle] for share in (0.5, 0.99)]
+        print(f"{'accelerate / kilter':<40}" + "".join(f"{ratio:.0f} x".rjust(26) for ratio in ratios))
 
 
 if __name__ == "__main__":
