@@ -161,12 +161,9 @@ def list_trackers(root: Path, environ: Mapping[str, str]) -> int:
     from lib.track import settings
 
     kconf.only(environ, "list-trackers", symbols=True)
-    base = root / options.DOTCONFIG
-    values = kconf.resolve(
-        root, base=base if base.exists() else None, assignments=kconf.overrides(root, environ)
-    ).values
+    opts = _with(root, environ, "list-trackers", "")
     for name in settings.PACKAGES:
-        on = "on" if values.get(f"ENABLE_{name.upper()}") else "off"
+        on = "on" if opts.get(f"enable_{name}") else "off"
         print(f"{name:<12} {on:<4} {settings.missing(name) or version(settings.PACKAGES[name])}")
     return 0
 

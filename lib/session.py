@@ -16,8 +16,8 @@ import torch
 
 from lib import checkpoint, dist, names, plot, reproduce
 from lib.errors import Refused
-from lib.files import shown, write_whole
-from lib.journal import console, folder, secrets
+from lib.files import shown
+from lib.journal import console, folder
 from lib.options import ROOT, Record
 from lib.progress import describe
 from lib.track.run import NullRun, Run
@@ -82,8 +82,7 @@ def _of_rank(record: Record, trackers: Settings, job: Path) -> Run | NullRun:
     if strategy == "main" or (strategy == "node" and dist.local_rank() != 0):
         return NullRun(job)
     store = folder.RunFolder.of_rank(job, dist.rank())
-    for file, text in record.files.items():
-        write_whole(store.path / file, secrets.in_file(file, text))
+    store.keep(record.files)
     return Run(store, trackers, called=RANK.format(dist.rank()))
 
 

@@ -22,6 +22,11 @@ ODD: dict[str, Value] = {
     "whole": 7, "yes": True, "no": False, "infinite": math.inf, "minus_infinite": -math.inf, "not_a_number": math.nan,
     "word": "warm-up", "nothing": None, "third": 1 / 3, "tiny": 5e-324, "huge": 1.7976931348623157e308,
 }  # fmt: skip
+SAME: dict[str, list[Value]] = {  # what a tracker that keeps every kind of value has of them but nan, at step 100
+    "whole": [7], "yes": [True], "no": [False], "infinite": [math.inf], "minus_infinite": [-math.inf],
+    "word": ["warm-up"], "nothing": [None], "third": [1 / 3, 2 / 3], "tiny": [5e-324],
+    "huge": [1.7976931348623157e308],
+}  # fmt: skip
 PNG = bytes.fromhex(  # one white pixel
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a4944415478da63f80f00010101001bb6ee56"
     "0000000049454e44ae426082"
@@ -62,6 +67,13 @@ def odd_ones(name: str, store: folder.RunFolder) -> dict[str, list[Value]]:
         if step == 100:
             found.setdefault(called, []).append(value)
     return found
+
+
+def all_kept(tmp_path: Path, name: str) -> None:
+    """The tracker keeps every kind of value as it is."""
+    odd = odd_ones(name, life(tmp_path, name))
+    assert math.isnan(float(str(odd.pop("not_a_number")[0])))
+    assert odd == SAME
 
 
 def twice(tmp_path: Path, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.journal import folder, lines
-from lib.track import settings
+from lib.track import check, settings
 from lib.track.client import Client, connect
 from lib.track.run import Run
 from lib.track.settings import Settings
@@ -32,6 +32,21 @@ def logged(runs: Path, tracker: str, points: Sequence[tuple[int, Mapping[str, An
         run.finish({})
     settings.write(run.store.trackers, {tracker: told})
     return run.store
+
+
+def rewound(runs: Path, tracker: str) -> Run:
+    """Life 2 of a run that logged steps 0-69 in its first and went on after 50 to 99; the tracker holds all, once."""
+    with create(runs, **{f"enable_{tracker}": True}) as run:
+        for step in range(70):
+            run.log(check.curves(step), step)
+        run.interrupted("SIGTERM")
+    with Run(run.store, Settings(PATIENCE_S, **{f"enable_{tracker}": True})) as again:  # type: ignore[arg-type]
+        again.rewind(50)
+        for step in range(51, 100):
+            again.log(check.curves(step + 1000), step)
+        again.finish({})
+    assert check.compare(tracker, run.store) == (600, [], 600)
+    return again
 
 
 def send(store: folder.RunFolder, tracker: str, *, fresh: bool = False, failed: bool = False) -> Client:

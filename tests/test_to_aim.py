@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sending import CONFIG, PATIENCE_S, create, logged, send, send_media
+from sending import CONFIG, logged, rewound, send, send_media
 
 from lib.journal import folder, lines
 from lib.options import ROOT
 from lib.track import check
 from lib.track.client import ABSENT, connect
-from lib.track.run import Run
-from lib.track.settings import Settings
 
 aim = pytest.importorskip("aim")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Aim's own, of SQLAlchemy
@@ -48,18 +46,9 @@ def sent_of(runs: Path, store: folder.RunFolder) -> Any:
 
 
 def test_a_run_and_its_rewind_read_back_equal_to_the_last_digit(runs: Path) -> None:
-    with create(runs, enable_aim=True) as run:
-        for step in range(70):
-            run.log(check.curves(step), step)
-        run.interrupted("SIGTERM")
-    with Run(run.store, Settings(PATIENCE_S, enable_aim=True)) as again:
-        again.rewind(50)
-        for step in range(51, 100):
-            again.log(check.curves(step + 1000), step)
-        again.finish({})
-    assert check.compare("aim", run.store) == (600, [], 600)
+    again = rewound(runs, "aim")
     assert again.looks["aim"] == "make aim-show"
-    assert sent_of(runs, run.store)["status"] == "finished"
+    assert sent_of(runs, again.store)["status"] == "finished"
 
 
 def test_sent_twice_each_point_is_there_once_with_the_time_of_the_journal(runs: Path) -> None:

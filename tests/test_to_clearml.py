@@ -9,13 +9,11 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from sending import CONFIG, PATIENCE_S, create, logged, send, send_media
+from sending import CONFIG, logged, rewound, send, send_media
 
 from lib.journal import folder, lines
 from lib.track import check
 from lib.track.client import ABSENT
-from lib.track.run import Run
-from lib.track.settings import Settings
 
 pytest.importorskip("clearml")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ClearML's own
@@ -47,17 +45,8 @@ def events_of(store: folder.RunFolder) -> list[dict[str, Any]]:
 
 
 def test_a_run_and_its_rewind_read_back_equal_to_the_last_digit(tmp_path: Path) -> None:
-    with create(tmp_path, enable_clearml=True) as run:
-        for step in range(70):
-            run.log(check.curves(step), step)
-        run.interrupted("SIGTERM")
-    with Run(run.store, Settings(PATIENCE_S, enable_clearml=True)) as again:
-        again.rewind(50)
-        for step in range(51, 100):
-            again.log(check.curves(step + 1000), step)
-        again.finish({})
-    assert check.compare("clearml", run.store) == (600, [], 600)
-    assert len(events_of(run.store)) == 600
+    again = rewound(tmp_path, "clearml")
+    assert len(events_of(again.store)) == 600
     assert again.looks["clearml"].startswith("clearml-task --import-offline-session ")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sending import PATIENCE_S, create, logged, send, send_media
+from sending import create, logged, rewound, send, send_media
 
 from lib.journal import folder, lines
 from lib.options import ROOT
@@ -54,19 +54,10 @@ def database(store: folder.RunFolder) -> str:
 
 
 def test_a_run_and_its_rewind_read_back_equal_to_the_last_digit(runs: Path) -> None:
-    with create(runs, enable_mlflow=True) as run:
-        for step in range(70):
-            run.log(check.curves(step), step)
-        run.interrupted("SIGTERM")
-    with Run(run.store, Settings(PATIENCE_S, enable_mlflow=True)) as again:
-        again.rewind(50)
-        for step in range(51, 100):
-            again.log(check.curves(step + 1000), step)
-        again.finish({})
-    assert check.compare("mlflow", run.store) == (600, [], 600)
+    again = rewound(runs, "mlflow")
     assert again.looks["mlflow"] == "make mlflow-show"
-    only = sent_of(run.store)
-    assert (only.info.status, only.info.run_name) == ("FINISHED", run.store.name)
+    only = sent_of(again.store)
+    assert (only.info.status, only.info.run_name) == ("FINISHED", again.store.name)
 
 
 def test_sent_twice_each_point_is_there_once_with_the_time_of_the_journal(runs: Path) -> None:

@@ -77,9 +77,9 @@ class RunFolder:
         return RunFolder(self.path.parent) if of_rank else self
 
     @property
-    def ranks(self) -> list[RunFolder]:
-        """The runs of this job's other processes, of those that log."""
-        return [RunFolder(path.parent) for path in sorted(self.path.glob("rank-*/events.jsonl"))]
+    def processes(self) -> list[RunFolder]:
+        """This run, and those of the job's other processes that log."""
+        return [self, *(RunFolder(path.parent) for path in sorted(self.path.glob("rank-*/events.jsonl")))]
 
     @property
     def name(self) -> str:
@@ -158,6 +158,11 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         return read_object(self.path / "result.json")
+
+    def keep(self, texts: Mapping[str, str]) -> None:
+        """Write each of the texts, by file name, without secrets."""
+        for file, text in texts.items():
+            write_whole(self.path / file, secrets.in_file(file, text))
 
     def record(self, event: str, **details: Any) -> None:
         """Append an event (`start`, `end`, …) with its details."""

@@ -88,7 +88,9 @@ class Journal:
     def __init__(self, path: Path, fetch: Callable[[list[Any]], Copy] | None = None) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._torn = not ends_whole(self._fd)
-        self._seq = itertools.count(last_seq(path) + 1)
+        known = Reader(path).rest()
+        self._seq = itertools.count(max((line.seq for line in known), default=-1) + 1)
+        self.highest = max((line.step for line in effective(known)), default=-1)  # step that was there at the start
         self._waiting: collections.deque[bytes] = collections.deque(maxlen=WAITING_LINES)
         self._fetch = fetch
         self._late: collections.deque[Late] = collections.deque()
@@ -258,11 +260,6 @@ def whole_size(path: Path) -> int:
     reader = Reader(path, max(0, path.stat().st_size - TAIL))
     reader.read()
     return reader.offset
-
-
-def last_seq(path: Path) -> int:
-    """The highest sequence number in the journal at `path`, -1 when it has no line."""
-    return max((line.seq for line in Reader(path).rest()), default=-1)
 
 
 @functools.lru_cache(maxsize=1024)

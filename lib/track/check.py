@@ -27,7 +27,7 @@ def main(tracker: str, store: folder.RunFolder) -> int:
         Refused: the tracker is not installed or was not on in that run, or its store can't be read.
     """
     _require(tracker)
-    return max(_compared(tracker, run) for run in (store, *store.ranks))
+    return max(_compared(tracker, run) for run in store.processes)
 
 
 def _compared(tracker: str, store: folder.RunFolder) -> int:

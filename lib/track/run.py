@@ -54,7 +54,7 @@ class Run(Kept):
         self._told = {name: len(events_of(store, name)) for name in self._names}
         self._sidecar: subprocess.Popen[bytes] | None = None
         self._revived: float | None = None  # when the sidecar was last started again
-        self._highest = max((line.step for line in lines.read(store.path)), default=-1)
+        self._highest = self.journal.highest
         self._asked = 0.0  # when `news` last looked
         self.looks: dict[str, str] = {}  # tracker -> how the user looks at this run there
         self._natives = Natives(store)
@@ -66,8 +66,7 @@ class Run(Kept):
     ) -> Run:  # fmt: skip
         """A new run in `runs/<project>/<name>` (`-2`, … when that is taken), with `texts` by file name in it."""
         store = folder.RunFolder.create(runs, project, name)
-        for file, text in texts.items():
-            files.write_whole(store.path / file, secrets.in_file(file, text))
+        store.keep(texts)
         environment.record(store.path)
         return cls(store, trackers, called=called)
 
@@ -184,10 +183,10 @@ class Run(Kept):
             group = trackers.tracker_group or self.store.job.name
             wanted = {name: {**told, "name": self.called, "group": group} for name, told in wanted.items()}
         settings.write(self.store.trackers, wanted)
-        for name in wanted:
-            if pip := settings.missing(name, wanted[name]):
-                print(f"warning: {name} is on but not installed ({pip}); its points are kept", file=sys.stderr)
-        return [name for name in wanted if not settings.missing(name, wanted[name])]
+        absent = {name: pip for name, told in wanted.items() if (pip := settings.missing(name, told))}
+        for name, pip in absent.items():
+            print(f"warning: {name} is on but not installed ({pip}); its points are kept", file=sys.stderr)
+        return [name for name in wanted if name not in absent]
 
     def _drain(self) -> None:
         """Let the trackers take what is left; at most their time, and never when the user presses Ctrl-C again."""

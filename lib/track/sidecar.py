@@ -86,8 +86,6 @@ class Ear:
         os.set_blocking(pipe.fileno(), False)
 
     def lines(self) -> list[str]:
-        if self._pipe.closed:
-            return []
         data = self._rest
         with contextlib.suppress(BlockingIOError):
             while len(data) < READ_BYTES and (piece := os.read(self._pipe.fileno(), PIECE_BYTES)):
@@ -191,8 +189,7 @@ class Supervised:
         if self._process is None:
             return
         if ended:
-            phase = process.phase
-            self._broke(f"its process {process.end()} in {phase}")
+            self._broke(f"its process {self._end()} in {process.phase}")
         elif process.overdue(self._limits):
             self._broke(f"hung in {process.phase} for {self._limits.of(process.phase):g} s")
 
@@ -248,10 +245,10 @@ class Supervised:
         if self._starts_left is not None:
             self._due, self.done = 0.0, self._starts_left == 0
 
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.end()
-            self._process = None
+    def _end(self) -> str:
+        """End its process, once: a number that is reaped may be another process's. How it ended; "" without one."""
+        process, self._process = self._process, None
+        return process.end() if process else ""
 
     def _offset(self) -> int:
         return State.of(self._folder, self._name).offset

@@ -51,8 +51,7 @@ def main(run: str, runs: Path, *, trackers: Names | None = None, dry_run: bool =
 
 def _named(run: str, runs: Path) -> Iterator[folder.RunFolder]:
     """The run that the user means, and those of the job's other processes."""
-    job = folder.find(runs, run)
-    for store in (job, *job.ranks):
+    for store in folder.find(runs, run).processes:
         if holder := store.lock.holder:
             raise Refused(f"RUN={run}: process {holder} still trains it and sends as it goes")
         yield store
@@ -60,8 +59,7 @@ def _named(run: str, runs: Path) -> Iterator[folder.RunFolder]:
 
 def _ended(runs: Path) -> Iterator[folder.RunFolder]:
     for path in sorted(runs.glob("*/*/config.json")):
-        job = folder.RunFolder(path.parent)
-        for store in (job, *job.ranks):
+        for store in folder.RunFolder(path.parent).processes:
             if holder := store.lock.holder:
                 print(f"skipped   {shown(store.path, runs)}: process {holder} trains it and sends as it goes")
             else:
