@@ -4,8 +4,6 @@
 ifneq ($(origin VENV),command line)
   VENV := .venv
   READY := .venv/.ready
-  READY_DEV := .venv/.ready-dev
-  READY_BENCH := .venv/.ready-bench
 endif
 ifneq ($(origin PYTHON),command line)
   PYTHON := python3
@@ -14,7 +12,11 @@ endif
 export PYTHON VENV T
 PY := "$$VENV/bin/python"
 TRACKERS := trackio wandb tensorboard mlflow aim comet_ml clearml dvclive swanlab goodseed
+BENCHES := configure log_call tracked_training optimizers threshold batches training_step gpu_sampling matrix
 SHOWN := tensorboard mlflow aim goodseed
+# Each of these is scripts/<its name>.py.
+VERBS := train plan reproduce eval data sample export gpu-report gputop list-trackers tracker-sync
+MATRIX := test_matrix test-matrix test_matrix-dry-run test-matrix-dry-run continue rerun status estimate report graphs export-results
 
 ASKING := menuconfig nconfig guiconfig config oldconfig
 LOOKING := list-defconfigs listnewconfig helpnewconfig diffconfig showconfig checkconfig
@@ -46,12 +48,25 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 ##@ Train
-.PHONY: train
-train: $(READY) ## Train what is configured; goes on with an unfinished run of the same configuration [RESUME=n|RUN]
-	$(Q)$(PY) scripts/train.py
-.PHONY: reproduce
-reproduce: $(READY) ## Train the configuration of RUN=folder again: what differs now, and is the curve the same, bit by bit?
-	$(Q)$(PY) scripts/reproduce.py
+.PHONY: $(VERBS) $(MATRIX)
+train: ## Train what is configured; goes on with an unfinished run of the same configuration [RESUME=n|RUN] [NPROC=n]
+plan: ## Say what that would be: batch, steps, memory, processes, the line that starts it
+reproduce: ## Train the configuration of RUN=folder again: what differs now, and is the curve the same, bit by bit?
+eval: ## Validate the best weights of RUN=folder again
+test_matrix test-matrix: ## Train every combination of the MATRIX_ lists once, then report [JOBS=n] [AXES=] [FILTER=] [NPROC=n]
+test_matrix-dry-run test-matrix-dry-run: ## Say which these are, and how long they should take
+continue rerun: ## Of the last matrix, or of MATRIX=name: train what has no result; train the cells of FILTER= anew [JOBS=n]
+status estimate report graphs: ## Of that matrix: bars and failures; time for the rest; its report again
+export-results: ## Write a table of all runs [O=folder]
+
+##@ Data and models
+data: ## Download and prepare what is configured, and check what is there
+sample: ## Let the model of RUN=folder write [PROMPT=] [TOKENS=] [TEMPERATURE=] [TOP_K=], SEED= for another
+export: ## Write the best weights of RUN=folder for others to load, to O=folder
+
+##@ GPUs
+gputop: ## What the GPUs of the running job do now; q leaves [RUN=folder: that run]
+gpu-report: ## Pictures and a summary of what a run's GPUs did [RUN=folder,…: these, compared]
 
 ##@ Configure
 .PHONY: $(ASKING) $(MAKING) $(LOOKING)
@@ -84,54 +99,40 @@ defconfig-%: $(READY) FORCE
 FORCE:
 
 ##@ Trackers
-.PHONY: list-trackers $(TRACKERS:%=%-test)
-list-trackers: $(READY) ## Which trackers there are, which are on, and what to install for the others
-	$(Q)$(PY) scripts/list_trackers.py
+.PHONY: $(TRACKERS:%=%-test) trackio-show trackio-view $(SHOWN:%=%-show) wandb-sync
+list-trackers: ## Which trackers there are, which are on, and what to install for the others
 $(TRACKERS:%=%-test): %-test: $(READY) ## Send made-up curves through the real client, read them back, compare [RUN=folder: that run]
 	$(Q)$(PY) scripts/tracker_test.py $*
-.PHONY: trackio-show trackio-view $(SHOWN:%=%-show)
 trackio-show trackio-view $(SHOWN:%=%-show): $(READY) ## Open the tracker's own pages on this machine; Trackio's on TRACKIO_PORT
 	$(Q)$(PY) scripts/tracker_show.py $@
-.PHONY: wandb-sync
 wandb-sync: $(READY) ## Send the offline W&B runs; asks for a login
 	$(Q)find runs -type d -name 'offline-run-*' -prune -exec "$$VENV/bin/wandb" sync {} +
-.PHONY: tracker-sync
-tracker-sync: $(READY) ## Send what trackers have not taken, of each run that has ended or RUN=, also to TRACKER= [DRY_RUN=1: only say what]
-	$(Q)$(PY) scripts/tracker_sync.py
+tracker-sync: ## Send what trackers have not taken, of each run that has ended or RUN=, also to TRACKER= [DRY_RUN=1: only say what]
 
 ##@ Develop
-.PHONY: check
-check: $(READY_DEV) lint types test ## Lint, types, tests: what CI runs
-.PHONY: lint
-lint: $(READY_DEV) ## Lint and format alone
+.PHONY: check lint types test check-all bench trackers
+check: $(READY:=-dev) lint types test ## Lint, types, tests: what CI runs
+lint: $(READY:=-dev) ## Lint and format alone
 	$(Q)$(PY) -m ruff check . && $(PY) -m ruff format --check .
-.PHONY: types
-types: $(READY_DEV) ## Types alone
+types: $(READY:=-dev) ## Types alone
 	$(Q)$(PY) -m mypy
-.PHONY: test
-test: $(READY_DEV) ## The tests alone [T=-k word]
+test: $(READY:=-dev) ## The tests alone [T=-k word]
 	$(Q)$(PY) -m pytest $$T
-.PHONY: check-all
-check-all: $(READY_DEV) lint types ## check, with the tests that take long
+check-all: $(READY:=-dev) lint types ## check, with the tests that take long
 	$(Q)$(PY) -m pytest -m "slow or not slow"
-.PHONY: bench
-bench: $(READY_BENCH) ## Measure against the named peers
-	$(Q)$(PY) bench/configure.py && $(PY) bench/log_call.py && $(PY) bench/tracked_training.py
-.PHONY: trackers
+bench: $(READY:=-bench) ## Measure against the named peers
+	$(Q)for each in $(BENCHES); do $(PY) bench/$$each.py || exit; done
 trackers: $(READY) ## Install the other trackers too
 	$(Q)$(PY) -m pip install -r requirements-trackers.txt
 
 ##@ Clean
-.PHONY: clean
+.PHONY: clean mrproper distclean runs-clean data-clean
 clean: ## Remove caches; never results
 	$(Q)rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis && find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
-.PHONY: mrproper
 mrproper: clean ## clean, and remove the configuration [O=folder: the one there]
 	$(Q)cd "$${O:-.}" && rm -f .config .config.old .config.lock config.py
-.PHONY: distclean
 distclean: mrproper ## mrproper, and remove the environment
 	$(Q)rm -rf .venv
-.PHONY: runs-clean data-clean
 runs-clean data-clean: %-clean: ## Delete runs/, or data/; asks first [YES=1]
 	$(Q)scripts/ask-and-remove.sh $*
 
@@ -140,9 +141,10 @@ runs-clean data-clean: %-clean: ## Delete runs/, or data/; asks first [YES=1]
 help: ## This page
 	$(Q)scripts/help.sh Makefile
 
+$(VERBS) $(MATRIX): $(READY)
+	$(Q)$(PY) scripts/$(if $(filter $@,$(MATRIX)),test_matrix,$(subst -,_,$(patsubst data,prepare_data,$@))).py "$$GOAL"
+
 .venv/.ready: requirements.txt requirements.lock
 	$(Q)scripts/make-venv.sh .venv requirements.txt && touch $@
-.venv/.ready-dev: requirements-dev.txt .venv/.ready
-	$(Q)scripts/make-venv.sh .venv requirements-dev.txt && touch $@
-.venv/.ready-bench: requirements-bench.txt .venv/.ready
-	$(Q)scripts/make-venv.sh .venv requirements-bench.txt && touch $@
+.venv/.ready-%: requirements-%.txt .venv/.ready
+	$(Q)scripts/make-venv.sh .venv $< && touch $@

@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt2.loss import NO_TARGET, cross_entropy
 from lib.errors import Refused
 
+__all__ = ["GPT2", "NO_TARGET", "BadShape"]
+
 INIT_STD = 0.02  # of all weights, as in OpenAI's code
-NO_TARGET = -100  # a target that counts for nothing (torch's own ignore_index)
+VOCABULARY_UNIT = 64  # the embedding has a multiple of as many rows, which matrix units like (nanoGPT, Karpathy 2023)
+NEVER = -1e4  # the logit of a row that stands for no token: its chance is 0.0 exactly, in float16 too
 
 
 class BadShape(Refused, ValueError):
@@ -64,11 +68,16 @@ class Block(nn.Module):
 class GPT2(nn.Module):
     """Token and position embeddings, blocks, a last norm; the output shares the token embedding's matrix.
 
-    12 layers, 12 heads, width 768, block 1024, vocabulary 50257 and biases make the published 124,439,808 parameters.
+    12 layers, 12 heads, width 768, block 1024, vocabulary 50257 and biases make the published 124,439,808 parameters,
+    and 47 rows of the embedding that stand for no token: it is filled up to a multiple of 64. Their chance is always 0.
+    The loss of `loss_chunk` tokens is computed at a time (0: of all), which costs no time and saves memory; see
+    `gpt2.loss`.
 
     Raises:
         BadShape: `heads` does not divide `width`.
     """
+
+    no_token: Tensor | None  # (rows,) added to the logits of the loss
 
     def __init__(
         self,
@@ -80,17 +89,21 @@ class GPT2(nn.Module):
         vocabulary: int = 256,
         dropout: float = 0.0,
         bias: bool = False,
+        loss_chunk: int = 0,
     ) -> None:
         super().__init__()
         if width % heads:
             fitting = ", ".join(str(count) for count in range(1, min(width, 2 * heads) + 1) if width % count == 0)
             raise BadShape(f"GPT2_HEADS={heads}: does not divide GPT2_WIDTH={width}. Use one of: {fitting}")
-        self.block_size = block_size
-        self.tokens = nn.Embedding(vocabulary, width)
+        self.heads, self.block_size, self.vocabulary, self.loss_chunk = heads, block_size, vocabulary, loss_chunk
+        rows = -(-vocabulary // VOCABULARY_UNIT) * VOCABULARY_UNIT
+        self.tokens = nn.Embedding(rows, width)
         self.positions = nn.Embedding(block_size, width)
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, bias=bias, dropout=dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=bias)
+        no_token = torch.where(torch.arange(rows) < vocabulary, 0.0, NEVER) if rows > vocabulary else None
+        self.register_buffer("no_token", no_token, persistent=False)
         self.apply(_initialize)
         self._scale_residual_projections()
 
@@ -99,14 +112,34 @@ class GPT2(nn.Module):
 
         A target of -100 counts for nothing. The loss is computed in here so that DDP and torch.compile see all of it.
         """
+        x = self.hidden(tokens)  # (B, T) -> (B, T, C)
+        if targets is None:
+            return self.logits(x)  # -> (B, T, V)
+        return cross_entropy(
+            x.flatten(0, 1), self.tokens.weight, targets.flatten(), bias=self.no_token, chunk=self.loss_chunk
+        )
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """What the output layer reads (B, T, C) of `tokens` (B, T)."""
         position = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
         x = self.drop(self.tokens(tokens) + self.positions(position))  # (B, T) -> (B, T, C)
         for block in self.blocks:
             x = block(x)
-        logits = F.linear(self.norm(x), self.tokens.weight)  # (B, T, C) -> (B, T, V)
-        if targets is None:
-            return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TARGET)
+        normalized: Tensor = self.norm(x)
+        return normalized
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(…, C) -> (…, vocabulary), without the rows that stand for no token."""
+        return F.linear(x, self.tokens.weight)[..., : self.vocabulary]
+
+    def flops_per_token(self) -> int:
+        """Operations of one training step for each token: 6 per weight that it meets, and attention's 12 L C T.
+
+        Two for each multiplication and addition, forward once and backward twice (Kaplan et al. 2020, section 2.1;
+        PaLM, Chowdhery et al. 2022, appendix B). Looking up a position costs none.
+        """
+        weights = sum(parameter.numel() for parameter in self.parameters()) - self.positions.weight.numel()
+        return 6 * weights + 12 * len(self.blocks) * self.tokens.embedding_dim * self.block_size
 
     def _scale_residual_projections(self) -> None:
         """Start what is added to the stream at 1/sqrt(additions), so that depth does not widen it (section 2.3)."""

@@ -13,9 +13,9 @@ class LeNet5(nn.Module):
     With batch normalization (Ioffe & Szegedy 2015) after each convolution it has 61,750 parameters, without 61,706.
     """
 
-    def __init__(self, *, batch_norm: bool = True, classes: int = 10) -> None:
+    def __init__(self, *, batch_norm: bool = True, in_channels: int = 1, classes: int = 10) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, kernel_size=5)
+        self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5)
         self.norm1 = nn.BatchNorm2d(6) if batch_norm else nn.Identity()
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
         self.norm2 = nn.BatchNorm2d(16) if batch_norm else nn.Identity()
@@ -25,8 +25,8 @@ class LeNet5(nn.Module):
         self.fc3 = nn.Linear(84, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of `images` (B, 1, 32, 32)."""
-        x = self.norm1(self.conv1(images)).relu()  # (B, 1, 32, 32) -> (B, 6, 28, 28)
+        """Logits (B, classes) of `images` (B, in_channels, 32, 32)."""
+        x = self.norm1(self.conv1(images)).relu()  # (B, C, 32, 32) -> (B, 6, 28, 28)
         x = self.pool(x)  # -> (B, 6, 14, 14)
         x = self.norm2(self.conv2(x)).relu()  # -> (B, 16, 10, 10)
         x = self.pool(x)  # -> (B, 16, 5, 5)

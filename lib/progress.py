@@ -11,7 +11,7 @@ from tqdm import tqdm
 from lib.journal import console
 
 FORMAT = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}  {elapsed}<{remaining}{postfix}"
-BESIDE = ("train_loss", "images_per_second", "tokens_per_second")  # the bar: more would leave it no room
+BESIDE = ("train_loss", "images_per_second", "tokens_per_second", "mfu")  # the bar: more would leave it no room
 PLAIN_EVERY_S = 5.0  # without a terminal, between two lines that only say how far it is
 
 
@@ -25,6 +25,7 @@ class Progress:
         hidden = not (shown and screen.isatty())
         self._bar = tqdm(total=steps, file=screen, disable=hidden, dynamic_ncols=True, leave=False, bar_format=FORMAT)
         self._spoke = 0.0
+        self._began, self._first = time.monotonic(), 0
 
     def __enter__(self) -> Self:
         return self
@@ -36,6 +37,7 @@ class Progress:
         """Training goes on after `step`."""
         self._bar.initial = self._bar.n = self._bar.last_print_n = step  # done before: no part of the rate
         self._bar.refresh()
+        self._began, self._first = time.monotonic(), step
 
     def advance(self) -> None:
         self._bar.update()
@@ -49,7 +51,8 @@ class Progress:
         beside = {name: value for name, value in values.items() if name in BESIDE}
         self._bar.set_postfix_str(describe(beside), refresh=False)
         if self._bar.disable and time.monotonic() - self._spoke > PLAIN_EVERY_S:
-            self.say(f"step {step}/{self._steps}  {describe(values)}")
+            left_s = (time.monotonic() - self._began) * (self._steps - step) / max(1, step - self._first)
+            self.say(f"step {step}/{self._steps}  {describe(values)}  {duration(left_s)} left")
 
     def say(self, text: str) -> None:
         """A line of its own."""
@@ -66,7 +69,7 @@ def describe(values: Mapping[str, float]) -> str:
 
 
 def _phrase(name: str, value: float) -> str:
-    if name.endswith("accuracy"):
+    if name.endswith("accuracy") or name in ("mfu", "sparsity"):
         return f"{name} {value:.1%}"
     if name.endswith("_per_second"):
         amount = f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"

@@ -16,7 +16,7 @@ from lib.journal.folder import RunFolder
 from lib.options import ROOT
 
 HANDFUL = 4  # symbols, packages or files that are named; the rest is counted
-MEASURED = re.compile(r"gpu_.*|.*_per_second|.*_s")  # by a clock or a sensor: no part of a curve
+MEASURED = re.compile(r"gpu_.*|mfu|.*_per_second|.*_s")  # by a clock or a sensor: no part of a curve
 OF_THE_CHECKOUT = ("TRACKER_PROJECT", "WANDB_PROJECT")  # where the .config leaves them empty; they decide no number
 PLACE = "project"
 NOTHING = "none"  # the value of what only the other run has

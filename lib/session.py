@@ -116,14 +116,15 @@ def _farewell(run: Run) -> None:
     store = run.store
     result = store.result
     if result is None:
-        saved = store.checkpoints / checkpoint.LAST
-        kept = f"what was trained is in {shown(saved, ROOT)}" if saved.exists() else "before the first checkpoint"
+        saved = checkpoint.found(store.checkpoints, "last")
+        kept = f"what was trained is in {shown(saved[0], ROOT)}" if saved else "before the first checkpoint"
         print(f"stopped   {kept}")
         print(f"go on     make RESUME={shown(store.path, ROOT)}   (or just make, with the same configuration)")
         return
-    told = {name: value for name, value in result.items() if isinstance(value, float)}
+    told = {name: value for name, value in result.items() if isinstance(value, float) and not name.endswith("_mib")}
     print(f"done      {describe(told)}")
-    print(f"folder    {shown(store.path, ROOT)}  ({CURVES}, journal.jsonl, checkpoints/best.pt)")
+    best = "".join(f", {shown(path, store.path)}" for path in checkpoint.found(store.checkpoints, "best")[:1])
+    print(f"folder    {shown(store.path, ROOT)}  ({CURVES}, journal.jsonl{best})")
     for tracker, look in run.looks.items():
         print(f"{tracker:<9} {look}")
 

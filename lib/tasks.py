@@ -6,8 +6,10 @@ and spread over the processes; sums are in float64, so that the result does not 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from lib import dist
 from lib.data import sampler
-from lib.data.images import Images
+from lib.data.images import Images, sent
 
 Batch = tuple[Tensor, Tensor]  # what the model reads, and what it should say
 
@@ -33,7 +35,7 @@ class Sizes:
 
 
 class ImageClassification:
-    """Train `model` (B, C, H, W) -> (B, classes) on images that stay on `device`.
+    """Train `model` (B, C, H, W) -> (B, classes) on images that stay on `device`, as bytes.
 
     `batch_size` is of one process's micro-batch; `rank` and `world` say which of the processes this is. An evaluation
     sees `eval_samples` batches of `eval_batch_size`, or all held-out images once when there are fewer.
@@ -52,20 +54,27 @@ class ImageClassification:
         world: int = 1,
     ) -> None:
         self.model = model.to(device)
-        self.units_per_batch = sizes.batch_size
+        self.batch_size = self.units_per_batch = sizes.batch_size
         self.batches_per_epoch = batches_per_epoch(len(data.train_x), sizes.batch_size * world)
+        self._data = data
         self._train = (data.train_x.to(device), data.train_y.to(device))
         self._held = (data.held_x.to(device), data.held_y.to(device))
         self._eval_batches = held_out_batches(len(data.held_x), sizes, rank=rank, world=world)
         self._seed, self._rank, self._world = sizes.seed, rank, world
+
+    @cached_property
+    def flops_per_unit(self) -> float:
+        """Of training with one image: backward is twice forward. Counted when somebody asks, which takes seconds."""
+        inner = getattr(self.model, "module", self.model)
+        return 3 * forward_flops(inner, self._data.train_x[:1].float())
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Images (B, C, H, W) and labels (B,) of this process's micro-batches from number `first` on, for ever."""
         images, labels = self._train
         for sample in first_samples(first, self.units_per_batch, rank=self._rank, world=self._world):
             index = sampler.permuted(self._seed, first=sample, count=self.units_per_batch, size=len(images))
-            chosen = torch.from_numpy(index).to(images.device)
-            yield images[chosen], labels[chosen]
+            chosen = sent(torch.from_numpy(index), images.device)
+            yield self._data.for_training(images[chosen], seed=self._seed, first=sample), labels[chosen]
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy () of a batch, in nats."""
@@ -77,13 +86,27 @@ class ImageClassification:
         model = unwrapped(self.model)
         images, labels = self._held
         sums = []
-        for index in self._eval_batches:
-            chosen = torch.from_numpy(index).to(images.device)
-            logits, right = model(images[chosen]), labels[chosen]
+        for index, weight in self._eval_batches:
+            chosen = sent(torch.from_numpy(index), images.device)
+            logits, right = model(self._data.normalized(images[chosen])), labels[chosen]
             loss = F.cross_entropy(logits, right, reduction="sum")
-            sums.append(torch.stack([loss, (logits.argmax(1) == right).sum(), loss.new_tensor(len(right))]))
-        loss_sum, hits, count = summed(sums, width=3, device=images.device)
+            sums.append(weight * torch.stack([loss, (logits.argmax(1) == right).sum(), loss.new_tensor(len(right))]))
+        loss_sum, hits, count = summed(sums, images.device)
         return {"val_loss": loss_sum / count, "val_accuracy": hits / count}
+
+
+def forward_flops(model: nn.Module, sample: Tensor) -> float:
+    """Floating point operations of matrix products and convolutions in a forward pass over `sample`.
+
+    Counted on a copy without content: no time passes, and the model stays as it is.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # it and meta tensors import torch's compiler: seconds
+
+    twin = copy.deepcopy(model).to("meta").eval()
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        twin(sample.to("meta"))
+    return float(counter.get_total_flops())
 
 
 def batches_per_epoch(samples: int, batch_size: int) -> int:
@@ -101,23 +124,26 @@ def first_samples(first: int, batch_size: int, *, rank: int, world: int) -> Iter
         first += 1
 
 
-def held_out_batches(size: int, sizes: Sizes, *, rank: int, world: int) -> list[NDArray[np.int64]]:
+def held_out_batches(size: int, sizes: Sizes, *, rank: int, world: int) -> list[tuple[NDArray[np.int64], int]]:
     """The held-out samples that process `rank` evaluates, batch by batch: every `world`-th batch from number `rank` on.
 
-    Over all processes `eval_samples * eval_batch_size` of `size` samples, evenly spread, or each once if fewer.
+    Over all processes `eval_samples * eval_batch_size` of `size` samples, evenly spread, or each once if fewer. Each
+    batch has a weight, 1; where there is none for a process it gets one sample with weight 0, so that all of them make
+    equally many forward passes, as shared weights (FSDP) need.
     """
     batch_size = sizes.eval_batch_size
     count = min(size, sizes.eval_samples * batch_size)
     chosen = np.arange(count) * size // count  # 0 .. count-1 -> evenly over 0 .. size-1, each at most once
-    return [chosen[start : start + batch_size] for start in range(0, count, batch_size)][rank::world]
+    batches = [(chosen[start : start + batch_size], 1) for start in range(0, count, batch_size)]
+    return [*batches, *[(chosen[:1], 0)] * (-len(batches) % world)][rank::world]
 
 
-def summed(sums: list[Tensor], *, width: int, device: torch.device) -> list[float]:
-    """The batches' (`width`,) sums added up over all processes, in float64; `device` is the model's.
+def summed(sums: list[Tensor], device: torch.device) -> list[float]:
+    """The batches' (n,) sums added up over all processes, in float64; `device` is the model's.
 
     They stay on the device until here, so that evaluating costs one synchronization. MPS has no float64: the CPU adds.
     """
-    mine = torch.stack(sums).cpu().double().sum(0) if sums else torch.zeros(width, dtype=torch.float64)
+    mine = torch.stack(sums).cpu().double().sum(0)  # (batches, n) -> (n,)
     total: list[float] = dist.total(mine.to(device) if device.type == "cuda" else mine).tolist()
     return total
 
@@ -128,7 +154,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     DDP's own forward exchanges buffers: it would wait for ever where processes have unequal numbers of such batches.
     """
     inner: nn.Module = getattr(model, "module", model)
-    if inner is not model:
+    if inner is not model or dist.is_shared(model):
         for buffer in inner.buffers():
             buffer.copy_(dist.total(buffer if dist.rank() == 0 else torch.zeros_like(buffer)))
     return inner

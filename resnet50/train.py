@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -19,23 +20,39 @@ def main() -> int:
 
     from resnet50.model import ResNet
     from resnet50.task import Task
-    from lib import dist, loop, optim, session
+    from lib import capacity, dist, evaluate, forecast, gpu, loop, optim, prune, session
     from lib.data import images
     from lib.tasks import Sizes
     from lib.track.settings import Settings
 
-    device = dist.device(opts.device)
-    plan = opts.fill(loop.Plan)
-    data = images.load(opts.dataset, size=opts.image_size, root=options.ROOT)
+    device = dist.device(opts.device, threads=opts.threads)
+    plan, sizes, batches = opts.fill(loop.Plan), opts.fill(Sizes), opts.fill(capacity.Batches)
+    size = opts.image_size
+    data = images.load(opts.fill(images.Source), size=size, root=options.ROOT)
     torch.manual_seed(opts.seed)
-    model = ResNet(
-        depth=int(opts.depth), width=opts.width, in_channels=1, classes=data.classes, image_size=opts.image_size
-    )
+    depth, channels = int(opts.depth), data.channels
+    model = ResNet(depth=depth, width=opts.width, in_channels=channels, classes=data.classes, image_size=size)
+
+    optimizer_of = partial(optim.build, opts.optimizer, settings=opts.fill(optim.Settings))
+    trial = {"precision": opts.precision, "shared": opts.parallel == "fsdp"}
+    need = partial(capacity.measured, model, [data.train_x[:1].float()], optimizer_of, **trial)
+    if opts.dry_run:
+        show = partial(forecast.show, samples=len(data.train_x), unit="images")
+        return show(model, batches, plan, need, processes=opts.dry_run, device=device, gpus=opts.gpus)
+    if opts.evaluates:
+        task = Task(model, data, sizes, device=device, rank=dist.rank(), world=dist.world())
+        return evaluate.again(task, opts.evaluates, device, data=data.fingerprint, precision=opts.precision)
 
     with session.opened(opts.record(), opts.fill(Settings), device, data=data.fingerprint) as run:
-        task = Task(model, data, opts.fill(Sizes), device=device, rank=dist.rank(), world=dist.world())
-        optimizer = optim.build(opts.optimizer, model, opts.fill(optim.Settings))
-        return loop.fit(task, optimizer, run, plan, device=device)
+        batch = capacity.at_start(batches, need, run.store, device)
+        task = Task(model, data, batch.into(sizes), device=device, rank=dist.rank(), world=dist.world())
+        dist.share(model, opts.parallel)
+        optimizer = optimizer_of(model)
+        pruner = prune.build(opts.pruning, model, opts.fill(prune.Settings), moments=optim.moments(optimizer))
+        monitor = gpu.monitor(
+            run.store.job.path, opts.fill(gpu.Settings), device=device, unit=task.unit, **dist.place()
+        )
+        return loop.fit(task, optimizer, run, batch.into(plan), device=device, pruner=pruner, monitor=monitor)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
     assert hub.requests  # (method, path) of each
 
 It answers what `datasets` and `huggingface_hub` ask when they load a data set: repository information, folder listings,
-and files, whole or in ranges. A data set is a mapping from a file's path to its bytes.
+and files, whole or in ranges. A data set is a mapping from a file's path to its bytes; `name@refs/convert/parquet` is
+the hub's own copy of the data set `name`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from typing import Any, Self
 Repository = Mapping[str, bytes]
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 MADE = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-FILE = re.compile(r"/datasets/(?P<name>[^/]+/[^/]+)/resolve/[^/]+/(?P<path>.+)")
-API = re.compile(r"/api/datasets/(?P<name>[^/]+/[^/]+)(/(?P<what>revision|tree|paths-info)/[^/]+(/(?P<path>.+))?)?")
+CONVERTED, CONVERTED_REVISION = "refs/convert/parquet", "fedcba9876543210fedcba9876543210fedcba98"
+FILE = re.compile(rf"/datasets/(?P<name>[^/]+/[^/]+)/resolve/(?P<at>{CONVERTED}|[^/]+)/(?P<path>.+)")
+API = re.compile(
+    rf"/api/datasets/(?P<name>[^/]+/[^/]+)"
+    rf"(/(?P<what>revision|tree|paths-info)/(?P<at>{CONVERTED}|[^/]+)(/(?P<path>.+))?)?"
+)
 
 
 class Hub:
@@ -75,16 +80,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.requests_.append((self.command, self.path))
         file, api = FILE.fullmatch(path), API.fullmatch(path)
         match = file or api
-        repository = self.repositories_.get(match["name"]) if match else None
+        converted = match is not None and match["at"] in (CONVERTED, CONVERTED_REVISION)
+        sha = CONVERTED_REVISION if converted else REVISION
+        repository = self.repositories_.get(match["name"] + f"@{CONVERTED}" * converted) if match else None
         if match is None or repository is None:
             self._send(404, b"Repository not found", {"X-Error-Code": "RepoNotFound"})
         elif file:
-            self._send_file(repository, file["path"])
+            self._send_file(repository, file["path"], sha)
         else:
-            self._send_json(_described(match["name"], repository, match["what"], match["path"] or "", body))
+            described = _described(match["name"], repository, match["what"], match["path"] or "", body)
+            self._send_json(described | {"sha": sha} if isinstance(described, dict) else described)
 
-    def _send_file(self, repository: Repository, path: str) -> None:
-        headers = {"X-Repo-Commit": REVISION}
+    def _send_file(self, repository: Repository, path: str, sha: str) -> None:
+        headers = {"X-Repo-Commit": sha}
         if path not in repository:
             self._send(404, b"Entry not found", headers | {"X-Error-Code": "EntryNotFound"})
             return
@@ -113,14 +121,16 @@ class _Handler(BaseHTTPRequestHandler):
 def _described(name: str, repository: Repository, what: str | None, path: str, body: bytes) -> Any:
     """What the hub's API says of a repository, of a folder in it, or of some of its paths."""
     if what == "tree":
-        inside = [file for file in repository if file.startswith(f"{path}/") or not path]
-        folders = {file.rpartition("/")[0] for file in inside} - {"", path}
-        return [_folder(folder) for folder in sorted(folders)] + [_entry(file, repository[file]) for file in inside]
+        base = f"{path}/" if path else ""
+        inside = [file for file in repository if file.startswith(base)]
+        folders = {base + file[len(base) :].partition("/")[0] for file in inside} - set(inside)
+        files = [file for file in inside if "/" not in file[len(base) :]]
+        return [_folder(folder) for folder in sorted(folders)] + [_entry(file, repository[file]) for file in files]
     if what == "paths-info":
         asked = json.loads(body)["paths"]
         return [_entry(file, repository[file]) for file in asked if file in repository]
     files = [{"rfilename": file} for file in repository]
-    about = {"id": name, "sha": REVISION, "private": False, "gated": False, "disabled": False, "tags": []}
+    about = {"id": name, "private": False, "gated": False, "disabled": False, "tags": []}
     return about | {
         "author": name.partition("/")[0],
         "downloads": 0,
@@ -160,15 +170,62 @@ def mnist(*, train: int, test: int) -> Repository:
     return {"README.md": _readme("mnist", paths)} | files
 
 
-def fineweb_edu(texts: Iterable[str]) -> Repository:
-    """HuggingFaceFW/fineweb-edu in little: these texts as its configuration sample-10BT."""
+def cifar100(*, train: int, test: int) -> Repository:
+    """uoft-cs/cifar100 in little: image i has the colour (i, 0, 255 - i) and the label i % 100."""
+    import datasets
+    import numpy as np
+    from PIL import Image
+
+    features = datasets.Features(
+        {
+            "img": datasets.Image(),
+            "fine_label": datasets.ClassLabel(num_classes=100),
+            "coarse_label": datasets.ClassLabel(num_classes=20),
+        }
+    )
+    files: dict[str, bytes] = {}
+    for split, numbers in (("train", range(train)), ("test", range(train, train + test))):
+        colours = [np.full((32, 32, 3), (number, 0, 255 - number), np.uint8) for number in numbers]
+        rows = {
+            "img": [Image.fromarray(colour) for colour in colours],
+            "fine_label": [number % 100 for number in numbers],
+            "coarse_label": [number % 20 for number in numbers],
+        }
+        file = io.BytesIO()
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+        files[f"cifar100/{split}-00000-of-00001.parquet"] = file.getvalue()
+    paths = {split: f"cifar100/{split}-*" for split in ("train", "test")}
+    return {"README.md": _readme("cifar100", paths)} | files
+
+
+def fineweb_edu(texts: Iterable[str], *, files: int = 1) -> Repository:
+    """HuggingFaceFW/fineweb-edu in little: these texts as its configuration sample-10BT, divided into `files`."""
+    every = list(texts)
+    parts = [every[len(every) * number // files : len(every) * (number + 1) // files] for number in range(files)]
+    readme = _readme("sample-10BT", {"train": "sample/10BT/*"})
+    tables = {f"sample/10BT/{number:03}_00000.parquet": table(text=part) for number, part in enumerate(parts)}
+    return {"README.md": readme} | tables
+
+
+def stories(texts: Iterable[str], column: str = "text") -> Repository:
+    """roneneldan/TinyStories in little, or any data set with one column of text and one configuration."""
+    return {"data/train-00000-of-00001.parquet": table(**{column: list(texts)})}
+
+
+def scripted(name: str, texts: Iterable[str]) -> dict[str, Repository]:
+    """A data set that is a script, which `datasets` does not run any more, with the hub's copy of its rows."""
+    script = {"README.md": b"", f"{name.rpartition('/')[2]}.py": b"raise SystemExit('this must not run')\n"}
+    return {name: script, f"{name}@{CONVERTED}": {"default/train/0000.parquet": table(text=list(texts))}}
+
+
+def table(**columns: list[Any]) -> bytes:
+    """A parquet file with these columns."""
     import pyarrow
     from pyarrow import parquet
 
     file = io.BytesIO()
-    parquet.write_table(pyarrow.table({"text": list(texts)}), file)
-    readme = _readme("sample-10BT", {"train": "sample/10BT/*"})
-    return {"README.md": readme, "sample/10BT/000_00000.parquet": file.getvalue()}
+    parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
 
 
 def _readme(config: str, paths: Mapping[str, str]) -> bytes:

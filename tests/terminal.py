@@ -1,4 +1,4 @@
-"""A pseudo-terminal: what a user of `scripts/configure.py` sees and types."""
+"""A pseudo-terminal: what a user of `scripts/configure.py`, or of another script, sees and types."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ CLEAN = {"TERM": "linux", "LC_ALL": "C.UTF-8"}
 class Terminal:
     """A screen that shows what the verb prints, and the keyboard before it."""
 
-    def __init__(self, root: Path, *words: str, rows: int = 40, columns: int = 100, **environ: str) -> None:
+    def __init__(
+        self, root: Path, *words: str, rows: int = 40, columns: int = 100, script: str = "configure.py", **environ: str
+    ) -> None:
         self.screen = pyte.Screen(columns, rows)
         self.stream = pyte.ByteStream(self.screen)
         self.printed = b""
-        command = [str(root / "scripts" / "configure.py"), *words]
+        command = [str(root / "scripts" / script), *words]
         given = environment(**CLEAN | environ)
         for size in ("LINES", "COLUMNS"):  # an outer terminal's
             given.pop(size, None)

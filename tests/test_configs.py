@@ -119,8 +119,8 @@ PLANTED = {
         ["YES is a variable of make's own. Choose another name"],
     ),
     "a variable of the Makefile's": (
-        symbol("READY_DEV", 'bool "P"'),
-        ["READY_DEV is a variable of make's own. Choose another name"],
+        symbol("LYING_READY", 'bool "P"'),
+        ["LYING_READY is a variable of make's own. Choose another name"],
     ),
     "TRACKER": (
         symbol("TRACKER", 'bool "P"'),

@@ -1,30 +1,23 @@
-"""Data sets: what is in them, what is held out, what a failed download leaves, and which samples make a batch."""
+"""Images and batches: what is in a data set, what is held out, how images are changed, which samples make a batch."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import os
-import subprocess
-import sys
-import sysconfig
+import io
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-import hub
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from lib.data import DataError, images, sampler, text
+from lib.data.images import Images, Source
 from lib.data.store import made_once
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_HUB = "http://127.0.0.1:9"  # the discard port: nobody answers
+DIGITS = Source("digits")
 
 
 # --- which samples make a batch -------------------------------------------------------------------------------------
@@ -61,33 +54,34 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 def test_windows_are_the_same_however_they_are_asked_for_and_evenly_spread() -> None:
-    whole = sampler.windows(3, first=0, count=40_000, starts=1000)
-    parts = [sampler.windows(3, first=first, count=100, starts=1000) for first in range(0, 40_000, 100)]
+    whole = sampler.windows(3, np.arange(40_000), starts=1000)
+    parts = [sampler.windows(3, np.arange(first, first + 100), starts=1000) for first in range(0, 40_000, 100)]
     assert np.array_equal(whole, np.concatenate(parts))
+    assert np.array_equal(whole.reshape(200, 200), sampler.windows(3, np.arange(40_000).reshape(200, 200), starts=1000))
     counts = np.bincount(whole, minlength=1000)
     assert counts.size == 1000  # all are within 0 .. 999
     chi_squared = ((counts - 40) ** 2 / 40).sum()
     assert 999 - 5 * 44.7 < chi_squared < 999 + 5 * 44.7  # mean 999, deviation sqrt(2 * 999)
-    assert not np.array_equal(whole, sampler.windows(4, first=0, count=40_000, starts=1000))
+    assert not np.array_equal(whole, sampler.windows(4, np.arange(40_000), starts=1000))
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def digits() -> images.Images:
-    return images.load("digits", size=32, root=ROOT)
+def digits() -> Images:
+    return images.load(DIGITS, size=32, root=ROOT)
 
 
-def test_digits_are_1437_and_360_images_of_ten_classes(digits: images.Images) -> None:
+def test_digits_are_1437_and_360_grey_images_of_ten_classes(digits: Images) -> None:
     assert digits.train_x.shape == (1437, 1, 32, 32)
     assert digits.held_x.shape == (360, 1, 32, 32)
-    assert digits.train_x.dtype == digits.held_x.dtype == torch.float32
+    assert digits.train_x.dtype == digits.held_x.dtype == torch.uint8
     assert digits.train_y.dtype == digits.held_y.dtype == torch.int64
-    assert digits.classes == 10
+    assert (digits.classes, digits.channels) == (10, 1)
 
 
-def test_no_held_out_digit_is_trained_on_and_each_class_gives_its_share(digits: images.Images) -> None:
+def test_no_held_out_digit_is_trained_on_and_each_class_gives_its_share(digits: Images) -> None:
     trained = {image.numpy().tobytes() for image in digits.train_x}
     assert not any(image.numpy().tobytes() in trained for image in digits.held_x)
     share = torch.bincount(digits.held_y) / torch.bincount(torch.cat([digits.train_y, digits.held_y]))
@@ -95,146 +89,160 @@ def test_no_held_out_digit_is_trained_on_and_each_class_gives_its_share(digits: 
     assert share.max() < 0.21
 
 
-def test_both_splits_are_normalized_with_the_training_images() -> None:
+def test_the_digits_are_those_of_the_package() -> None:
     from sklearn.datasets import load_digits
 
-    plain = images.load("digits", size=8, root=ROOT)  # as they are, so that pixels can be traced
-    assert plain.train_x.mean().abs() < 1e-5
-    assert (plain.train_x.std() - 1).abs() < 1e-5
-    both = torch.cat([plain.train_x, plain.held_x])
-    levels = (both - both.min()) / (both.max() - both.min()) * 16  # one affine map for both gives back 0 .. 16
-    assert (levels - levels.round()).abs().max() < 1e-3
+    plain = images.load(DIGITS, size=8, root=ROOT)  # as they are, so that pixels can be traced
+    levels = torch.cat([plain.train_x, plain.held_x]).float() / 255 * 16  # back to 0 .. 16
+    assert (levels - levels.round()).abs().max() < 0.05
     raw = {bytes(picture.astype(np.uint8)) for picture in load_digits().images}
     assert {bytes(picture.round().to(torch.uint8).numpy()) for picture in levels} == raw
 
 
-def test_the_fingerprint_tells_sizes_apart_and_repeats(digits: images.Images) -> None:
-    assert digits.fingerprint == images.load("digits", size=32, root=ROOT).fingerprint
-    assert digits.fingerprint != images.load("digits", size=16, root=ROOT).fingerprint
+def test_both_splits_are_normalized_with_the_training_images_channel_by_channel() -> None:
+    x = torch.randint(0, 256, (50, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x[:, 1] //= 8
+    mean, deviation = images._moments(x)
+    data = Images(x, x[:, 0, 0, 0].long(), x, x[:, 0, 0, 0].long(), 256, "", mean=mean, deviation=deviation)
+    normal = data.normalized(x)
+    torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normal.std((0, 2, 3), correction=0), torch.ones(3))
+    back = normal * deviation + mean
+    torch.testing.assert_close(back, x.float())
+
+
+def test_the_fingerprint_tells_sizes_apart_and_repeats(digits: Images) -> None:
+    assert digits.fingerprint == images.load(DIGITS, size=32, root=ROOT).fingerprint
+    assert digits.fingerprint != images.load(DIGITS, size=16, root=ROOT).fingerprint
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(DataError, match=r"DATASET=digit: .*digits, mnist"):
-        images.load("digit", size=32, root=ROOT)
-    with pytest.raises(DataError, match=r"DATASET=web: .*stdlib, finewebedu"):
-        text.load("web", mib=1, root=ROOT)
+    with pytest.raises(DataError, match=r"DATASET=digit: .*digits, mnist, cifar10, cifar100, hub, local"):
+        images.load(Source("digit"), size=32, root=ROOT)
+    with pytest.raises(DataError, match=r"DATASET=web: .*stdlib, shakespeare, .*finewebedu, hub, local"):
+        text.load(text.Source("web"), root=ROOT)
+    with pytest.raises(DataError, match="DATASET=hub: DATASET_NAME is empty"):
+        images.load(Source("hub"), size=32, root=ROOT)
 
 
-# --- text -----------------------------------------------------------------------------------------------------------
+# --- images that move -----------------------------------------------------------------------------------------------
 
 
-def test_the_standard_library_is_held_out_by_whole_files() -> None:
-    library = text.load("stdlib", mib=None, root=ROOT)
-    train, held = (bytes(split).split(b"\0")[:-1] for split in (library.train, library.held))
-    library_folder = Path(sysconfig.get_paths()["stdlib"], "email")
-    sources = {path.read_bytes() for path in library_folder.glob("*.py")}
-    assert len(sources) > 10
-    assert sources <= set(train) | set(held)
-    assert not {file for file in held if len(file) > 200} & set(train)
-    assert 0.03 < len(library.held) / (len(library.train) + len(library.held)) < 0.2
-    assert library.vocabulary == 256
+def numbered(count: int, size: int = 16) -> torch.Tensor:
+    """Images (count, 1, size, size) whose every pixel differs from its neighbours, and none is black."""
+    return (torch.arange(count * size * size).reshape(count, 1, size, size) % 251 + 1).to(torch.uint8)
 
 
-def test_the_standard_library_repeats_and_leaves_out_installed_packages_and_tests() -> None:
-    first, second = (text.load("stdlib", mib=None, root=ROOT) for _ in range(2))
-    assert first.fingerprint == second.fingerprint
-    assert np.array_equal(first.held, second.held)
-    assert len(first.train) + len(first.held) < 20 * text.MIB
-    assert Path(np.__file__).read_bytes() not in bytes(first.train) + bytes(first.held)
+def placed(image: torch.Tensor, down: int, right: int, flip: bool) -> torch.Tensor:
+    """`image` (1, H, W) cut out of its black border, as one would write it for one image."""
+    reach = image.shape[-1] // 8
+    bordered = torch.nn.functional.pad(image, (reach,) * 4)
+    cut = bordered[:, down : down + image.shape[1], right : right + image.shape[2]]
+    return cut.flip(2) if flip else cut
 
 
-# --- the hub --------------------------------------------------------------------------------------------------------
+def test_each_image_is_one_cut_of_itself_in_its_border_and_all_cuts_come() -> None:
+    x = numbered(400)
+    moved = images.augmented(x, seed=1, first=0)
+    seen = set()
+    for image, after in zip(x, moved, strict=True):
+        every = {(d, r, f): placed(image, d, r, f) for d in range(5) for r in range(5) for f in (False, True)}
+        found = [cut for cut, there in every.items() if torch.equal(there, after)]
+        assert len(found) == 1
+        seen.update(found)
+    assert len(seen) == 50  # 5 x 5 places, flipped or not
 
 
-def loaded(dataset: str, root: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
-    """Load `dataset` in a process of its own: the client reads its settings at import. Leaves `root`/loaded.npz."""
-    call = f"images.load('{dataset}', size=32" if dataset == "mnist" else f"text.load('{dataset}', mib=1"
-    fields = ("train_x", "train_y", "held_x", "held_y") if dataset == "mnist" else ("train", "held")
-    code = f"""
-import numpy, pathlib, sys
-sys.path[0] = {str(ROOT)!r}
-from lib.data import DataError, images, text
-try:
-    data = {call}, root=pathlib.Path({str(root)!r}))
-except DataError as fault:
-    sys.exit(f"error: {{fault}}")
-numpy.savez({str(root / "loaded.npz")!r}, **{{name: getattr(data, name) for name in {fields}}})
-print(data.fingerprint)
-"""
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(root / "hf"), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+def test_how_an_image_moves_depends_on_seed_and_sample_alone() -> None:
+    x = numbered(40)
+    whole = images.augmented(x, seed=1, first=100)
+    parts = [images.augmented(x[first : first + 7], seed=1, first=100 + first) for first in range(0, 40, 7)]
+    assert torch.equal(whole, torch.cat(parts))
+    assert not torch.equal(whole, images.augmented(x, seed=2, first=100))
+    assert not torch.equal(whole, images.augmented(x, seed=1, first=140))  # the next epoch
 
 
-def arrays(root: Path) -> Mapping[str, NDArray[np.float32]]:
-    with np.load(root / "loaded.npz") as file:
-        return dict(file)
+def test_only_training_images_move_and_only_when_asked(digits: Images) -> None:
+    x = digits.train_x[:20]
+    assert torch.equal(digits.for_training(x, seed=0, first=0), digits.normalized(x))
+    moving = images.load(Source("digits", dataset_augment=True), size=32, root=ROOT)
+    assert torch.equal(moving.for_training(x, seed=3, first=5), digits.normalized(images.augmented(x, seed=3, first=5)))
+    assert torch.equal(moving.held_x, digits.held_x)
 
 
-def test_mnist_comes_from_the_hub_once_with_its_own_test_images_held_out(tmp_path: Path) -> None:
-    with hub.Hub({"ylecun/mnist": hub.mnist(train=60, test=20)}) as served:
-        first = loaded("mnist", tmp_path, served.endpoint)
-        assert first.returncode == 0, first.stderr
-    assert any(path.endswith(".parquet") for _, path in served.requests)
-    data = arrays(tmp_path)
-    assert data["train_x"].shape == (60, 1, 32, 32)
-    assert data["held_x"].shape == (20, 1, 32, 32)
-    assert data["train_y"].tolist() == [number % 10 for number in range(60)]
-    assert data["held_y"].tolist() == [number % 10 for number in range(60, 80)]
-    black, step = data["train_x"][0, 0, 0, 0], data["train_x"][1, 0, 16, 16] - data["train_x"][0, 0, 16, 16]
-    assert np.allclose(data["train_x"][:, 0, :2], black)  # a border of two pixels
-    assert np.allclose(data["held_x"][:, 0, 16, 16], black + step * np.arange(60, 80), atol=1e-5)  # normalized alike
-    again = loaded("mnist", tmp_path, NO_HUB)  # the server is gone by now
-    assert (again.returncode, again.stdout) == (0, first.stdout)
+# --- images on this machine -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dataset", "instead"), [("mnist", "DATASET=digits"), ("finewebedu", "DATASET=stdlib")])
-def test_a_hub_that_is_not_there_is_one_line_at_once(tmp_path: Path, dataset: str, instead: str) -> None:
-    started = time.monotonic()
-    result = loaded(dataset, tmp_path, NO_HUB)
-    assert result.returncode == 1
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert f"can't be read from {NO_HUB} (" in result.stderr
-    assert instead in result.stderr
-    assert time.monotonic() - started < 15
-    assert not [path for path in (tmp_path / "data").iterdir() if path.suffix != ".lock"]
+def paint(path: Path, colour: tuple[int, int, int], shape: tuple[int, int] = (40, 30)) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", shape, colour).save(path)
 
 
-def test_a_hub_without_the_data_set_is_one_line(tmp_path: Path) -> None:
-    with hub.Hub({}) as served:
-        result = loaded("mnist", tmp_path, served.endpoint)
-    assert result.returncode == 1
-    assert "ylecun/mnist" in result.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in result.stderr
+def test_a_folder_with_a_subfolder_for_each_class_is_a_data_set(tmp_path: Path) -> None:
+    for number in range(10):
+        paint(tmp_path / "pets" / "cat" / f"{number}.png", (number, 100, 0))
+        paint(tmp_path / "pets" / "dog" / f"{number}.png", (0, 100, number + 50), shape=(20, 50))
+    source = Source("local", dataset_path=str(tmp_path / "pets"))
+    data = images.load(source, size=16, root=tmp_path)
+    assert data.train_x.shape == (16, 3, 16, 16)
+    assert data.held_x.shape == (4, 3, 16, 16)
+    assert data.held_y.tolist() == [0, 0, 1, 1]  # each class gives its share
+    cats = torch.cat([data.train_x[data.train_y == 0], data.held_x[:2]])
+    assert sorted(cats[:, 0, 8, 8].tolist()) == list(range(10))
+    assert images.load(source, size=16, root=tmp_path).fingerprint == data.fingerprint
+    paint(tmp_path / "pets" / "dog" / "10.png", (0, 100, 90))  # a folder that changes is read anew
+    assert len(images.load(source, size=16, root=tmp_path).train_x) == 16
+    assert len(images.load(source, size=16, root=tmp_path).held_x) == 5
 
 
-def test_finewebedu_is_streamed_once_cut_to_size_and_held_out_by_document(tmp_path: Path) -> None:
-    documents = [f"Document {number % 75}: näher. " * 400 for number in range(200)]  # 2 MiB; the first MiB repeats some
-    with hub.Hub({"HuggingFaceFW/fineweb-edu": hub.fineweb_edu(documents)}) as served:
-        first = loaded("finewebedu", tmp_path, served.endpoint)
-        assert first.returncode == 0, first.stderr
-        asked = len(served.requests)
-        again = loaded("finewebedu", tmp_path, served.endpoint)
-        assert len(served.requests) == asked  # the second load does not touch the hub
-    assert (again.returncode, again.stdout) == (0, first.stdout)
-    data = {name: array.tobytes() for name, array in arrays(tmp_path).items()}
-    assert len(data["train"]) + len(data["held"]) == text.MIB
-    train, held = (data[name].split(b"\0") for name in ("train", "held"))
-    whole = {document.encode() for document in documents}
-    assert not set(train) & set(held) - {b""}
-    assert sum(document not in whole | {b""} for document in train + held) == 1  # the last one, cut
-    assert 0.03 < len(data["held"]) / text.MIB < 0.2
-    meta = json.loads((tmp_path / "data" / "finewebedu-1mib" / "meta.json").read_text())
-    assert meta["held"]["sha256"] == hashlib.sha256(data["held"]).hexdigest()
+def parquet(path: Path, colours: list[int]) -> None:
+    """Grey pictures with a label each, as `datasets` writes them."""
+    import datasets
+    from PIL import Image
+
+    features = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(num_classes=3)})
+    rows = {"picture": [Image.new("L", (8, 8), colour) for colour in colours], "kind": [c % 3 for c in colours]}
+    file = io.BytesIO()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.getvalue())
 
 
-def test_a_damaged_copy_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "data" / "finewebedu-1mib"
-    folder.mkdir(parents=True)
-    (folder / "meta.json").write_text(json.dumps({"train": {"bytes": 9}, "held": {"bytes": 9}}))
-    (folder / "train.bin").write_bytes(b"short")
-    with pytest.raises(DataError, match=r"train.bin: 5 bytes where 9 were written. Delete"):
-        text.load("finewebedu", mib=1, root=tmp_path)
+def test_parquet_files_are_a_data_set_and_those_named_test_are_held_out(tmp_path: Path) -> None:
+    parquet(tmp_path / "tables" / "train-0.parquet", [0, 1, 2, 3])
+    parquet(tmp_path / "tables" / "test-0.parquet", [4, 5])
+    place = str(tmp_path / "tables")
+    data = images.load(Source("local", dataset_path=place), size=8, root=tmp_path)
+    assert data.train_x[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert data.held_x[:, 0, 0, 0].tolist() == [4, 5]
+    assert (data.classes, data.channels, data.train_y.tolist()) == (3, 1, [0, 1, 2, 0])
+    with pytest.raises(DataError, match=r"DATASET_COLUMN=breed: no such column. Use one of: kind"):
+        images.load(
+            Source("local", dataset_path=str(tmp_path / "tables"), dataset_column="breed"), size=9, root=tmp_path
+        )
+
+
+def test_damaged_images_are_found_and_mended(tmp_path: Path) -> None:
+    parquet(tmp_path / "tables" / "train.parquet", list(range(20)))
+    source = Source("local", dataset_path=str(tmp_path / "tables"))
+    good = images.check(source, size=8, root=tmp_path)
+    assert "16 images to train on, 4 held out, of 3 classes" in good
+    (pixels,) = tmp_path.glob("data/tables-*-8px/train_x.npy")
+    pixels.write_bytes(pixels.read_bytes()[:-1] + b"?")
+    assert images.check(source, size=8, root=tmp_path) == f"{good}, mended: train_x.npy does not have its hash"
+    pixels.unlink()
+    with pytest.raises(DataError, match="`make data` mends it"):
+        images.load(source, size=8, root=tmp_path)
+
+
+def test_a_place_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"DATASET_PATH=.*nowhere: not there"):
+        images.load(Source("local", dataset_path=str(tmp_path / "nowhere")), size=8, root=tmp_path)
+
+
+# --- what is made once ----------------------------------------------------------------------------------------------
 
 
 def whole(part: Path) -> None:

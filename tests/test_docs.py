@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cloning import VENV, cloned_to, environment, make
+from gpu_runs import created, sampled
 
 from lib.names import installed
 from lib.options import ROOT
@@ -20,6 +22,7 @@ from lib.track.settings import PACKAGES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICK = ["MAX_ITERS=2", "EVAL_SAMPLES=1"]
+MATRIX = ["O=matrix", "MATRIX_OPTIMIZERS=sgd", "MATRIX_PRUNINGS=none", "MATRIX_SEEDS=0", *QUICK]  # O: all defaults
 NO_TERMINAL = {"menuconfig", "nconfig", "config", "oldconfig", "guiconfig"}  # driven in tests of their own
 SERVERS = {"trackio-show": "TRACKIO_PORT", "trackio-view": "TRACKIO_PORT"}
 UNATTENDED = {  # they run this very suite, install or measure for minutes, need an account, or serve until Ctrl-C
@@ -28,6 +31,14 @@ UNATTENDED = {  # they run this very suite, install or measure for minutes, need
 }
 WORDS = {  # what a target needs beside its name
     "train": [*QUICK, "O=train"],  # where quickstart is loaded, whatever was configured by chance before
+    "plan": ["O=plain"],
+    "data": ["O=plain"],
+    "eval": ["RUN={run}"],
+    "export": ["RUN={run}"],
+    "sample": ["RUN=writer", "TOKENS=2"],
+    "test_matrix": MATRIX,
+    "test-matrix": MATRIX,
+    "rerun": ["FILTER=SEED=0"],
     "setconfig": ["SEED=3"],
     "diffconfig": ["A=quickstart", "B=lenet5-sgd"],
     "reproduce": ["RUN={run}"],
@@ -50,19 +61,25 @@ def targets() -> list[str]:
     """Every target of every page, those that clean up last."""
     found = set()
     for code in (code for page in PAGES for code in code_of(page)):
-        if command := re.match(r"(?:\$ )?make\b(?![\w-])([^#(]*)", code):
-            words = [word for word in command[1].split() if "=" not in word and word[0] not in "-…<"]
-            found |= set(words) if words else {"train"}
+        for line in code.split("&&"):
+            if command := re.match(r"(?:\$ )?make\b(?![\w-])([^#(]*)", line.strip()):
+                words = [word for word in shlex.split(command[1]) if "=" not in word and word[0] not in "-…<"]
+                found |= set(words) if words else {"train"}
     return sorted(found, key=lambda name: (LAST.index(name) if name in LAST else -1, name))
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A clone in which a run with Trackio on has been trained, and the name of that run."""
+    """A clone with a run that had Trackio on, a GPT-2, a matrix and a run on four GPUs; and the name of the first."""
     here = cloned_to(tmp_path_factory.mktemp("docs") / "kilter")
     done = make(here, *QUICK)
     assert done.returncode == 0, done.stderr
     (run,) = here.glob("runs/*/*/result.json")
+    done = make(here, *QUICK, "MODEL=gpt2", "DATASET=local", "DATASET_PATH=docs", "TRACKER_RUN_NAME=writer")
+    assert done.returncode == 0, done.stderr
+    assert make(here, "test_matrix", *MATRIX).returncode == 0  # there is one to continue
+    sampled(created(here))
+    assert make(here, "defconfig", "O=plain").returncode == 0
     assert make(here, "setconfig", "SEED=1").returncode == 0  # so that there is a .config.old
     return here, run.parent.name
 

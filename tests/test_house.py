@@ -19,14 +19,28 @@ MODELS = sorted(path.parent.name for path in ROOT.glob("*/train.py") if path.par
 ROWS = {
     0: ("errors", "files", "options", "names", "metrics", "journal"),
     1: ("kconf", "track", "gpu", "optim", "prune", "data", "checkpoint", "dist", "progress"),
-    2: ("loop", "tasks", "matrix", "report", "plot", "session", "launch", "reproduce"),
+    2: (
+        "loop",
+        "tasks",
+        "matrix",
+        "report",
+        "plot",
+        "session",
+        "launch",
+        "reproduce",
+        "capacity",
+        "evaluate",
+        "forecast",
+        "trained",
+        "top",
+    ),
 }
 ROW = {name: row for row, names in ROWS.items() for name in names}
 # Row 1 speaks to its neighbours only where docs/design.md says so.
 OWNERS = {
     "kconfiglib": "kconf", "menuconfig": "kconf", "guiconfig": "kconf",
     "wandb": "track", "trackio": "track", "tensorboard": "track", "mlflow": "track",
-    "pynvml": "gpu", "datasets": "data", "sklearn": "data", "matplotlib": "plot",
+    "pynvml": "gpu", "datasets": "data", "tokenizers": "data", "sklearn": "data",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from lib import checkpoint, dist, loop
 from lib.errors import Refused
 from lib.journal import lines
+from lib.loop.average import Average
+from lib.loop.guard import Guard
+from lib.loop.plan import Position
 from lib.track.run import Run
 from lib.track.settings import Settings
 
@@ -28,12 +32,17 @@ PLAN = loop.Plan(
 )  # fmt: skip
 
 
+def plan(**changed: Any) -> loop.Plan:
+    return dataclasses.replace(PLAN, **changed)
+
+
 class Line:
     """A task with one known answer: fit y = 3 x; batch m is a function of m alone."""
 
     unit = "images"
-    units_per_batch = 4
+    batch_size = units_per_batch = 4
     batches_per_epoch = 10
+    flops_per_unit = 6.0
 
     def __init__(self, stop_at: int = 0, dropout: float = 0.0) -> None:
         torch.manual_seed(0)
@@ -59,14 +68,14 @@ class Line:
 
 
 def train(
-    tmp_path: Path, plan: loop.Plan = PLAN, *, run: Run | None = None, stop_at: int = 0, dropout: float = 0.0
+    tmp_path: Path, by: loop.Plan = PLAN, *, run: Run | None = None, stop_at: int = 0, dropout: float = 0.0
 ) -> tuple[int, Run, Line]:
     files = {"config.json": "{}"}
     run = run or Run.create(tmp_path, "p", "run", texts=files, trackers=Settings(60))
     task = Line(stop_at, dropout)
     with run:
         optimizer = torch.optim.AdamW(task.model.parameters(), lr=1.0)
-        return loop.fit(task, optimizer, run, plan, device=CPU), run, task
+        return loop.fit(task, optimizer, run, by, device=CPU), run, task
 
 
 def logged(run: Run, name: str) -> dict[int, Any]:
@@ -110,7 +119,7 @@ def test_the_learning_rate_warms_up_and_falls_to_its_floor() -> None:
 
 
 def test_what_is_watched_is_a_histogram_of_each_layers_weights_and_gradients(tmp_path: Path) -> None:
-    _, run, task = train(tmp_path, loop.Plan(**{**PLAN.__dict__, "watch_interval": 10}))
+    _, run, task = train(tmp_path, plan(watch_interval=10))
     media = [(line.step, line.media["name"]) for line in lines.read(run.store.path) if line.media]
     layers = [name for name, _ in task.model.named_parameters()]
     of_a_step = [f"{what}/{name}" for name in layers for what in ("weights", "gradients")]
@@ -120,11 +129,19 @@ def test_what_is_watched_is_a_histogram_of_each_layers_weights_and_gradients(tmp
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> None:
     _, run, _ = train(tmp_path)
     losses = logged(run, "val_loss")
-    state = torch.load(run.store.checkpoints / checkpoint.BEST, weights_only=True)
+    saved = checkpoint.best(run.store.checkpoints)
     best = min(losses, key=lambda step: losses[step])
-    assert state["progress"]["step"] == best and state["progress"]["best_val_loss"] == losses[best]
+    assert saved.step == best and saved.meta["val_loss"] == losses[best]
     result = run.store.result
     assert result and result["best_val_loss"] == losses[best] and result["steps"] == 20
+
+
+def test_checkpoints_are_kept_as_the_plan_says(tmp_path: Path) -> None:
+    _, run, _ = train(tmp_path, plan(checkpoint_keep=2, checkpoint_every=6))
+    names = [path.name for path in sorted(run.store.checkpoints.iterdir()) if not path.name.startswith("best")]
+    assert names == [
+        "last-00000010", "last-00000015", "last-00000020", "step-00000006", "step-00000012", "step-00000018",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("stop_at", [1, 9, 17, 36])
@@ -140,12 +157,10 @@ def test_a_run_that_was_stopped_logs_what_an_undisturbed_one_does(tmp_path: Path
         assert torch.equal(one, other)
 
 
-def test_a_run_goes_on_with_as_many_processes_as_it_had(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_as_many_processes_as_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "Position", lambda world=1, **given: Position(world=2, **given))
     _, run, _ = train(tmp_path, stop_at=9)
-    path = run.store.checkpoints / checkpoint.LAST
-    state = torch.load(path, weights_only=True)
-    state["progress"]["world"] = 2
-    torch.save(state, path)
+    monkeypatch.undo()
     with pytest.raises(Refused, match=r"trained by 2 processes, now there are 1. Start 2 "):
         train(tmp_path, run=Run(run.store, Settings(60)))
 
@@ -159,7 +174,20 @@ def test_a_checkpoint_that_can_not_be_written_costs_a_warning_and_not_the_traini
     monkeypatch.setattr(torch, "save", full)
     status, run, _ = train(tmp_path)
     assert status == 0 and run.store.state() == "finished"
-    assert "warning: the checkpoint last.pt of step 5 can't be written" in capsys.readouterr().out
+    assert "warning: the last checkpoint of step 5 can't be written" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, whole, _ = train(tmp_path)
+    _, run, _ = train(tmp_path, stop_at=36)
+    newest = checkpoint.found(run.store.checkpoints, "last")[0] / "training.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    status, run, _ = train(tmp_path, run=Run(run.store, Settings(60)))
+    assert status == 0 and logged(run, "train_loss") == logged(whole, "train_loss")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:")]
+    assert len(said) == 1 and newest.parent.name in said[0]
 
 
 def test_one_gradient_of_inf_does_not_spoil_the_others_when_clipping_is_off(tmp_path: Path) -> None:
@@ -174,7 +202,7 @@ def test_one_gradient_of_inf_does_not_spoil_the_others_when_clipping_is_off(tmp_
     run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings(60))
     with run:
         optimizer = Watch(task.model.parameters(), lr=1.0)
-        loop.fit(task, optimizer, run, loop.Plan(**{**PLAN.__dict__, "max_iters": 1}), device=CPU)
+        loop.fit(task, optimizer, run, plan(max_iters=1), device=CPU)
     assert any(torch.isfinite(grad).all() for grad in seen)
 
 
@@ -185,34 +213,18 @@ def test_a_signal_in_the_last_step_does_not_cost_the_end_of_the_run(tmp_path: Pa
 
 
 def test_training_ends_with_the_first_limit(tmp_path: Path) -> None:
-    def plan(**limits: int) -> loop.Plan:
-        return loop.Plan(**{**PLAN.__dict__, "max_iters": 0, **limits})
-
-    assert plan(num_epochs=3).steps(10) == 15
+    assert plan(max_iters=0, num_epochs=3).steps(10) == 15
     assert plan(num_epochs=3, max_iters=4).steps(10) == 4
     with pytest.raises(Refused, match="Set one of them"):
-        plan().steps(10)
+        plan(max_iters=0)
     began = time.monotonic()
     assert train(tmp_path, plan(max_iters=10**9, max_time_s=1))[0] == 0
     assert time.monotonic() - began < 10
 
 
-def test_a_checkpoint_that_can_not_be_read_is_one_line(tmp_path: Path) -> None:
-    model = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    path = tmp_path / "checkpoints" / checkpoint.LAST
-    checkpoint.save(path, model=model, optimizer=optimizer, progress={"step": 3})
-    assert checkpoint.load(path, model=model, optimizer=optimizer, device=CPU) == {"step": 3}
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(Refused, match="RESUME=n starts a new run"):
-        checkpoint.load(path, model=model, optimizer=optimizer, device=CPU)
-    assert not list(path.parent.glob("*.tmp"))
-
-
 def test_gradients_are_clipped_where_that_is_the_plan(tmp_path: Path) -> None:
     task = Line()
     run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings(60))
-    plan = loop.Plan(**{**PLAN.__dict__, "grad_clip": 0.5, "max_iters": 1, "log_interval": 1})
     seen = []
 
     class Watch(torch.optim.SGD):
@@ -222,7 +234,8 @@ def test_gradients_are_clipped_where_that_is_the_plan(tmp_path: Path) -> None:
             )
 
     with run:
-        loop.fit(task, Watch(task.model.parameters(), lr=1.0), run, plan, device=CPU)
+        clipped = plan(grad_clip=0.5, max_iters=1, log_interval=1)
+        loop.fit(task, Watch(task.model.parameters(), lr=1.0), run, clipped, device=CPU)
     assert seen == [pytest.approx(0.5, rel=1e-4)]
     assert logged(run, "grad_norm")[1] > 0.5, "what is logged is the norm before clipping"
 
@@ -233,3 +246,99 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(Refused, match=r"DEVICE=cuda: .* Use DEVICE=auto, or one of: cpu"):
         dist.device("cuda")
     assert dist.device("auto") == dist.device("cpu") or torch.backends.mps.is_available()
+
+
+def spoiled(task: Line, at: int, by: float) -> None:
+    """Multiply the gradient of the `at`-th backward pass by `by`."""
+    seen = []
+
+    def hook(grad: Tensor) -> Tensor:
+        seen.append(1)
+        return grad * by if len(seen) == at else grad
+
+    next(iter(task.model.parameters())).register_hook(hook)
+
+
+@pytest.mark.parametrize(("by", "factor"), [(math.nan, 0.0), (math.inf, 0.0), (1e6, 50.0)])
+def test_a_bad_step_is_left_out_where_that_is_the_plan(
+    tmp_path: Path, by: float, factor: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Line()
+    spoiled(task, 61, by)
+    run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings(60))
+    skipping = plan(guard="skip", spike_factor=factor, max_iters=40)
+    before: dict[int, list[Tensor]] = {}
+
+    class Watch(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            super().step()
+            before[len(before)] = [p.detach().clone() for p in task.model.parameters()]
+
+    with run:
+        assert loop.fit(task, Watch(task.model.parameters(), lr=1.0), run, skipping, device=CPU) == 0
+    assert len(before) == 39, "one step of 40 is left out"
+    assert all(torch.isfinite(value).all() for values in before.values() for value in values)
+    assert "step 35: since the last log, 1 gradient that was" in capsys.readouterr().out
+
+
+def test_a_bad_step_ends_the_run_where_that_is_the_plan_and_the_last_weights_are_good(tmp_path: Path) -> None:
+    task = Line()
+    spoiled(task, 21, math.nan)
+    run = Run.create(tmp_path, "p", "run", texts={}, trackers=Settings(60))
+    with pytest.raises(Refused, match=r"step 15: since the last log, 1 gradient .* not finite; GUARD=stop"), run:
+        loop.fit(task, torch.optim.SGD(task.model.parameters(), lr=0.1), run, plan(guard="stop"), device=CPU)
+    saved = checkpoint.latest(run.store.checkpoints)
+    assert saved and saved.step == 10 and run.store.state() == "failed"
+
+
+def test_the_guard_is_silent_while_all_is_well_and_when_it_is_off() -> None:
+    for mode in ("off", "warn"):
+        guard = Guard(mode, 3.0, CPU)
+        for step in range(40):
+            bad = guard.judge(torch.tensor(1.0 + 0.1 * (step % 3)))
+            assert bad is None if mode == "off" else float(bad or 0) == 0
+        guard.judge(torch.tensor(10.0))
+        assert guard.report(40) == "" if mode == "off" else "1 gradient" in guard.report(40)
+
+
+def test_a_rise_that_lasts_is_no_spike_for_ever() -> None:
+    guard = Guard("skip", 3.0, CPU)
+    norms = [1.0] * 40 + [4.0] * 200
+    left_out = [bool(guard.judge(torch.tensor(norm))) for norm in norms]
+    assert sum(left_out[40:]) < 40 and not any(left_out[-100:])
+
+
+def test_averaged_weights_follow_the_formula_and_are_what_is_validated(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    average, expected = Average(model, 0.9), [p.detach().clone() for p in model.parameters()]
+    for step in range(5):
+        with torch.no_grad():
+            for parameter, mean in zip(model.parameters(), expected, strict=True):
+                parameter.add_(step)
+                mean.mul_(0.9).add_(parameter, alpha=0.1)
+        average.update()
+    live = [p.detach().clone() for p in model.parameters()]
+    with average.applied():
+        for parameter, mean in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.detach(), mean)
+    assert all(torch.equal(one, other) for one, other in zip(live, model.parameters(), strict=True))
+    _, plain, _ = train(tmp_path)
+    _, smooth, _ = train(tmp_path, plan(ema_decay=0.9))
+    assert logged(plain, "train_loss") == logged(smooth, "train_loss"), "the optimizer goes on with its own"
+    assert logged(plain, "val_loss") != logged(smooth, "val_loss")
+
+
+def test_a_run_with_all_that_has_a_state_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    stateful = plan(ema_decay=0.9, guard="skip", spike_factor=100.0)
+    _, whole, _ = train(tmp_path, stateful)
+    _, run, _ = train(tmp_path, stateful, stop_at=17)
+    _, run, _ = train(tmp_path, stateful, run=Run(run.store, Settings(60)))
+    assert logged(run, "val_loss") == logged(whole, "val_loss")
+
+
+def test_half_precision_scales_its_loss_and_reaches_the_same_place(tmp_path: Path) -> None:
+    _, exact, _ = train(tmp_path)
+    _, half, _ = train(tmp_path, plan(precision="fp16"))
+    assert logged(half, "val_loss")[20] == pytest.approx(logged(exact, "val_loss")[20], abs=0.05)
+    state = checkpoint.latest(half.store.checkpoints)
+    assert state and state.load()[1]["scaler"]["scale"] > 1

@@ -79,10 +79,19 @@ def tiny(**changes: float) -> GPT2:
     return GPT2(**sizes)  # type: ignore[arg-type]  # whole numbers where they have to be
 
 
-def test_gpt2_has_the_published_size() -> None:
+PUBLISHED = {  # (layers, heads, width): parameters of transformers' GPT2LMHeadModel, and operations per token
+    (12, 12, 768): (124_439_808, 855_383_040),
+    (24, 16, 1024): (354_823_168, 2_424_926_208),
+}
+
+
+@pytest.mark.parametrize(("shape", "expected"), PUBLISHED.items())
+def test_gpt2_has_the_published_sizes(shape: tuple[int, int, int], expected: tuple[int, int]) -> None:
+    layers, heads, width = shape
     with torch.device("meta"):
-        model = GPT2(layers=12, heads=12, width=768, block_size=1024, vocabulary=50257, bias=True)
-    assert count(model) == 124_439_808  # as transformers' GPT2LMHeadModel
+        model = GPT2(layers=layers, heads=heads, width=width, block_size=1024, vocabulary=50257, bias=True)
+    filling = 50304 - 50257
+    assert (count(model) - filling * width, model.flops_per_token()) == expected
 
 
 def test_no_token_sees_what_comes_after_it() -> None:

@@ -119,7 +119,7 @@ def test_all_faults_of_a_command_line_are_told_at_once(checkout: Path, capsys: p
         "error: --blok_size: unknown flag; did you mean --block-size?",
         "error: --momentum=0.5: needs OPTIMIZER_SGD (now OPTIMIZER=adamw)",
         "error: --seed: a value is missing",
-        "error: --size=huge: unknown value (known: tiny, 124m)",
+        "error: --size=huge: unknown value (known: tiny, 124m, 350m)",
         "error: --tracker=wandbb: unknown tracker 'wandbb'; did you mean wandb? (known: "
         f"{', '.join(Tree(checkout).trackers)})",
     ]
@@ -141,12 +141,13 @@ def test_help_is_grouped_by_menu_and_tells_present_values(checkout: Path, capsys
     text = capsys.readouterr().out
     assert end.value.code == 0
     headings = [line for line in text.splitlines() if line and not line.startswith((" ", "usage", "Flags"))]
-    assert headings == ["LeNet-5", "Data", "Optimizer", "Training", "Experiment Tracking"]
+    menus = ["LeNet-5", "Data", "Optimizer", "Pruning", "Training", "GPU monitoring"]
+    assert headings == [*menus, "Test matrix", "Experiment Tracking"]
     lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  --")}
     assert lines["--seed"].endswith("Seed = 3 in [0, 2147483647]")
     assert lines["--learning-rate"].endswith("Peak learning rate = 0.05 in (0, 10]")
-    assert lines["--beta1"].endswith("(needs OPTIMIZER_ADAM || OPTIMIZER_ADAMW)")
-    assert "{sgd,adam,adamw}" in lines["--optimizer"]
+    assert lines["--beta1"].endswith("(needs !OPTIMIZER_SGD)")
+    assert "{sgd,adam,adamw,adamwadv,adamwspam,adamwprune}" in lines["--optimizer"]
     assert {"--tracker", "--resume", "--config", "--[no-]batch-norm"} <= lines.keys()
     assert "--optimizer-sgd" not in lines and "--block-size" not in lines
 

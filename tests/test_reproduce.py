@@ -191,16 +191,15 @@ def test_make_reproduce_says_that_the_curve_is_identical(trained: Path, original
     done = make(trained, "reproduce", f"RUN=copies/{original.name}")
     assert done.returncode == 0, done.stderr
     assert f"lenet5/train.py --reproduce runs/copies/{original.name}\n" in done.stdout
-    assert f"again     runs/copies/{original.name}  (finished; 17 values to compare with)" in done.stdout
+    assert f"again     runs/copies/{original.name}  (finished; 21 values to compare with)" in done.stdout
     assert "differs   nothing: " in done.stdout and "go back" not in done.stdout
-    assert done.stdout.splitlines()[-1] == (
-        "identical 17 values of val_loss, val_accuracy, train_loss, learning_rate, grad_norm, best_val_loss at 5 steps"
-    )
+    names = "val_loss, val_accuracy, train_loss, learning_rate, grad_norm, sparsity, best_val_loss"
+    assert done.stdout.splitlines()[-1] == f"identical 21 values of {names} at 5 steps"
     assert contents(original.path) == before
     run = RunFolder(trained / done.stdout.partition("run       ")[2].partition("  on ")[0])
     assert run.original == original and run.state() == "finished"
     assert run.project != "copies", "the configuration names no project, so it is this checkout's"
-    assert "identical 17 values" in (run.path / "console.log").read_text()
+    assert "identical 21 values" in (run.path / "console.log").read_text()
 
 
 def test_another_curve_is_exit_1_with_its_first_step_and_the_likely_cause(trained: Path, original: RunFolder) -> None:
@@ -220,7 +219,7 @@ def test_another_curve_is_exit_1_with_its_first_step_and_the_likely_cause(traine
     assert status == 1
     assert any(line.startswith("differs   data: ") and line.endswith(" (then ffffffffffff)") for line in printed)
     assert any(line.startswith("differs   packages: torch ") and "(then 2.12.0)" in line for line in printed)
-    assert printed[-2] == f"differs   first at step 3: train_loss {loss}, not {loss + 1e-9}; 1 of 17 values"
+    assert printed[-2] == f"differs   first at step 3: train_loss {loss}, not {loss + 1e-9}; 1 of 21 values"
     assert printed[-1].startswith("cause     likely data: ") and printed[-1].endswith("; or: packages, host")
 
 
@@ -270,7 +269,7 @@ def test_a_run_of_two_processes_is_reproduced_by_two(trained: Path) -> None:
     done = make(trained, "reproduce", f"RUN={first.path}")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "-m torch.distributed.run --standalone --nproc-per-node=2 lenet5/train.py --reproduce " in done.stdout
-    assert done.stdout.count("identical 17 values") == 1 and "differs   nothing: " in done.stdout
+    assert done.stdout.count("identical 21 values") == 1 and "differs   nothing: " in done.stdout
 
 
 def test_a_reproduction_that_was_stopped_goes_on_and_then_compares(trained: Path, original: RunFolder) -> None:
@@ -281,7 +280,7 @@ def test_a_reproduction_that_was_stopped_goes_on_and_then_compares(trained: Path
     done = make(trained, f"RESUME=copies/{original.name}")
     assert done.returncode == 0, done.stderr
     assert "goes on after step 0 of 4" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("identical 17 values of ")
+    assert done.stdout.splitlines()[-1].startswith("identical 21 values of ")
 
 
 @pytest.mark.parametrize(

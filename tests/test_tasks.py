@@ -158,11 +158,12 @@ def test_losses_have_a_graph_and_are_means() -> None:
 @pytest.mark.parametrize("world", [1, 2, 5])
 def test_held_out_samples_are_shared_out_each_once(size: int, batches: int, batch_size: int, world: int) -> None:
     shares = [held_out_batches(size, Sizes(1, batches, batch_size, 0), rank=rank, world=world) for rank in range(world)]
-    seen = np.concatenate([batch for share in shares for batch in share])
+    seen = np.concatenate([batch for share in shares for batch, weight in share if weight])
     assert len(seen) == len(set(seen.tolist())) == min(size, batches * batch_size)
     assert seen.min() == 0
     assert size - 1 - seen.max() <= size // len(seen)  # spread to the end
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert len(set(map(len, shares))) == 1, "all make equally many forward passes"
+    assert all(len(batch) == 1 for share in shares for batch, weight in share if not weight)
 
 
 def test_a_small_held_out_set_is_evaluated_whole() -> None:

@@ -1,4 +1,4 @@
-"""Data sets: images and text in memory, and which samples make up a batch."""
+"""Data sets: images and text, where they come from and are kept, and which samples make up a batch."""
 
 from __future__ import annotations
 

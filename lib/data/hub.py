@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lib.data import DataError
 
 CONNECT_TIMEOUT_S = 15.0
+CONVERTED = "refs/convert/parquet"  # where the hub keeps its own copy, in parquet, of what came as a script
+HELD_SPLITS = ("test", "validation", "valid", "val")  # what a data set's own held-out part may be called
+NO_SCRIPTS = "Dataset scripts are no longer supported"  # what `datasets` says since 4.0
 
 
-def load(repository: str, config: str | None = None, *, split: str, streaming: bool = False, instead: str) -> Any:
-    """A split of a data set of the hub: a `datasets.Dataset`, or an `IterableDataset` when streaming (both untyped).
+def load(
+    repository: str, config: str | None = None, *, split: str | None = None, streaming: bool = False, instead: str
+) -> Any:
+    """A data set of the hub, or a split of it: `datasets`' own types, which are untyped; iterable when streaming.
 
     Raises:
         DataError: the hub can't be reached or has no such data set; `instead` says what to use.
@@ -21,7 +27,37 @@ def load(repository: str, config: str | None = None, *, split: str, streaming: b
         _ask_once()
         import datasets
 
-        return datasets.load_dataset(repository, config, split=split, streaming=streaming)
+        asked: dict[str, Any] = {"split": split, "streaming": streaming}
+        try:
+            return datasets.load_dataset(repository, config, **asked)
+        except RuntimeError as failure:
+            if not str(failure).startswith(NO_SCRIPTS):
+                raise
+            return datasets.load_dataset(repository, data_dir=config, revision=CONVERTED, **asked)
+
+
+def local(kind: str, paths: Sequence[Path], *, split: str | None = None, streaming: bool = False) -> Any:
+    """Files on this machine that `datasets` reads: "parquet", "json", or one "imagefolder".
+
+    Raises:
+        DataError: they can't be read.
+    """
+    import datasets
+
+    where: dict[str, Any] = {"data_files": _by_split(paths) if split is None else [str(path) for path in paths]}
+    if kind == "imagefolder":
+        where = {"data_dir": str(paths[0])}
+    with read_from(f"DATASET_PATH={paths[0]}"):
+        return datasets.load_dataset(kind, split=split, streaming=streaming, **where)
+
+
+@contextlib.contextmanager
+def read_from(place: str) -> Iterator[None]:
+    """Inside it a failure of `datasets` over files on this machine becomes one `DataError` line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as failure:
+        raise DataError(f"{place}: can't be read ({_reason(failure)}). Check the files") from failure
 
 
 @contextlib.contextmanager
@@ -33,11 +69,23 @@ def readable(repository: str, *, instead: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, HTTPError) as failure:
-        reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
         raise DataError(
-            f"{repository}: can't be read from {constants.ENDPOINT} ({reason}). "
+            f"{repository}: can't be read from {constants.ENDPOINT} ({_reason(failure)}). "
             f"Check the network and HF_ENDPOINT, or use {instead}"
         ) from failure
+
+
+def _by_split(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Files by what their names begin with: train, test or validation, as the hub names them; else they are train."""
+    named: dict[str, list[str]] = {}
+    for path in paths:
+        split = next((split for split in HELD_SPLITS if path.stem.startswith(split)), "train")
+        named.setdefault(split, []).append(str(path))
+    return named
+
+
+def _reason(failure: BaseException) -> str:
+    return (str(failure).strip() or type(failure).__name__).splitlines()[0]
 
 
 def _ask_once() -> None:

@@ -24,8 +24,12 @@ def mix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def draws(seed: int, stream: int, index: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The 64-bit random numbers with these indices in a stream of a seed's own; any index at once, in any order."""
-    key = mix64(mix64(np.array([seed], np.uint64)) + np.array([stream], np.uint64))
-    return mix64(key + index.astype(np.uint64) * GAMMA)
+    return mix64(_key(seed, stream) + index.astype(np.uint64) * GAMMA)
+
+
+@lru_cache(maxsize=16)  # as much work as all the rest of a small batch
+def _key(seed: int, stream: int) -> NDArray[np.uint64]:
+    return mix64(mix64(np.array([seed], np.uint64)) + np.array([stream], np.uint64))
 
 
 @lru_cache(maxsize=4)  # two epochs meet in one batch; nothing else is ever asked for again
@@ -44,7 +48,9 @@ def permuted(seed: int, *, first: int, count: int, size: int) -> NDArray[np.int6
     return np.concatenate(runs)
 
 
-def windows(seed: int, *, first: int, count: int, starts: int) -> NDArray[np.int64]:
-    """Window starts (count,) in 0 .. starts-1 of the samples with global indices from `first`; one may come again."""
-    drawn = draws(seed, 0, np.arange(first, first + count)) % np.uint64(starts)  # bias below starts / 2^64
-    return drawn.astype(np.int64)
+def windows(seed: int, index: NDArray[np.int64], *, starts: int) -> NDArray[np.int64]:
+    """Window starts, in 0 .. starts-1 and shaped as `index`, of the samples with these global indices.
+
+    One may come again.
+    """
+    return (draws(seed, 0, index) % np.uint64(starts)).astype(np.int64)  # bias below starts / 2^64

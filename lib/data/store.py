@@ -11,17 +11,18 @@ from pathlib import Path
 from lib.data import DataError
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
     """`folder`; if it is not there, `make(part)` first fills a folder beside it, which then takes its name.
 
-    Other processes wait meanwhile and find it made. What a killed process left unfinished is thrown away.
+    Other processes wait meanwhile and find it made. What a killed process left unfinished is thrown away, or handed to
+    the next `make` when that is `resumable`.
 
     Raises:
         DataError: the disk is full, or the place can't be written to.
     """
     try:
         if not folder.is_dir():
-            _make_alone(folder, make)
+            _make_alone(folder, make, resumable)
     except OSError as failure:
         raise DataError(
             f"{folder}: can't be written ({failure}). Make room, or give yourself the right to"
@@ -29,20 +30,33 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _make_alone(folder: Path, make: Callable[[Path], None]) -> None:
+def unmade(folder: Path) -> None:
+    """Make `folder` one that is unfinished again, for `made_once` to mend."""
+    part = _part(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    folder.rename(part)
+
+
+def _part(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".part")
+
+
+def _make_alone(folder: Path, make: Callable[[Path], None], resumable: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(folder.name + ".part")
+    part = _part(folder)
     with folder.with_name(folder.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():  # made while we waited
             return
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
+        if not resumable:
+            shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(exist_ok=True)
         try:
             make(part)
             _to_disk(part)
         except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
+            if not resumable:
+                shutil.rmtree(part, ignore_errors=True)
             raise
         part.rename(folder)
 

@@ -87,7 +87,8 @@ def _steps(tree: Tree, operand: Any, *, wanted: bool = True) -> Iterator[tuple[s
     """Values that make the operand true, or false, as far as that is plain; of alternatives the first."""
     if not isinstance(operand, tuple):
         if operand.name in tree.symbols:
-            yield operand.name, "y" if wanted else "n"
+            other = None if wanted else _instead_of(operand)
+            yield (other, "y") if other else (operand.name, "y" if wanted else "n")
     elif operand[0] == kconfiglib.NOT:
         yield from _steps(tree, operand[1], wanted=not wanted)
     elif operand[0] in (kconfiglib.AND, kconfiglib.OR):
@@ -98,6 +99,12 @@ def _steps(tree: Tree, operand: Any, *, wanted: bool = True) -> Iterator[tuple[s
         yield operand[1].name, operand[2].str_value
     elif operand[0] == kconfiglib.UNEQUAL and wanted and operand[1].name in tree.symbols and not operand[2].str_value:
         yield operand[1].name, "…"  # any text
+
+
+def _instead_of(symbol: Any) -> str | None:
+    """Another member of the choice that `symbol` is in: that one is left by choosing another."""
+    others = symbol.choice.syms if symbol.choice else []
+    return next((other.name for other in others if other is not symbol and other.visibility), None)
 
 
 def _typed(tree: Tree, name: str, value: str) -> str:

@@ -1,86 +1,60 @@
-"""Optimizers by name, with weight decay where it belongs: on matrices and convolutions, not on biases and norms."""
+"""Optimizers by name, with weight decay where it belongs: on matrices and convolutions, not on biases and norms.
+
+All of them keep torch's convention for a step that is to be skipped without the host knowing: with
+`optimizer.found_inf` a tensor of 1.0 on the device, `step()` changes neither a weight nor a moment nor a count.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from lib.errors import Refused
+from lib.optim import adam, adamw, adamwadv, adamwprune, adamwspam, sgd
+from lib.optim.settings import BadOptimizer, Groups, Settings
 
-FUSED_ON = {"cpu", "cuda", "mps"}  # devices with one kernel for the whole step; on a CPU 7 times a loop's speed
+__all__ = ["OPTIMIZERS", "BadOptimizer", "Moments", "Settings", "build", "moments"]
 
+Moments = Callable[[Tensor], tuple[Tensor, Tensor] | None]
 
-class BadOptimizer(Refused, ValueError):
-    """An optimizer that is not here, or that lacks a setting."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Hyper-parameters, under their symbols' names in lower case; None where the chosen optimizer has no such thing."""
-
-    learning_rate: float
-    weight_decay: float
-    momentum: float | None = None
-    beta1: float | None = None
-    beta2: float | None = None
-    epsilon: float | None = None
+OPTIMIZERS: Mapping[str, Callable[[Groups, Settings], Optimizer]] = {
+    "sgd": sgd.build,
+    "adam": adam.build,
+    "adamw": adamw.build,
+    "adamwadv": adamwadv.build,
+    "adamwspam": adamwspam.build,
+    "adamwprune": adamwprune.build,
+}
 
 
-def build(name: str, model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer `name` over the parameters of `model`, which is on its device already.
+def build(name: str, model: nn.Module, settings: Settings) -> Optimizer:
+    """The optimizer `name` over the parameters of `model`, which is on its device, and sharded, already.
 
     Two groups: the first holds the parameters with two dimensions or more and decays, the second holds the others and
-    does not. A tensor that is shared (tied embeddings) is in there once. "adam" adds the decay to the gradient (Kingma
-    & Ba 2014, with L2), "adamw" takes it from the weight (Loshchilov & Hutter 2017), "sgd" has plain momentum.
+    does not. A tensor that is shared (tied embeddings) is in there once.
 
     Raises:
         BadOptimizer: no such optimizer, or one of its settings is None.
     """
     if name not in OPTIMIZERS:
         raise BadOptimizer(f"OPTIMIZER={name}: unknown. Use one of: {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[name](_groups(model, settings.weight_decay), settings, fused=_fused(model))
-
-
-def _sgd(groups: list[dict[str, Any]], settings: Settings, *, fused: bool) -> torch.optim.Optimizer:
-    need = _needed("sgd", momentum=settings.momentum)
-    return torch.optim.SGD(groups, settings.learning_rate, momentum=need["momentum"], fused=fused)
-
-
-def _adam(groups: list[dict[str, Any]], settings: Settings, *, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, settings.learning_rate, fused=fused, **_moments("adam", settings))
-
-
-def _adamw(groups: list[dict[str, Any]], settings: Settings, *, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, settings.learning_rate, fused=fused, **_moments("adamw", settings))
-
-
-Builder = Callable[..., torch.optim.Optimizer]
-OPTIMIZERS: Mapping[str, Builder] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
-
-
-def _moments(name: str, settings: Settings) -> dict[str, Any]:
-    need = _needed(name, beta1=settings.beta1, beta2=settings.beta2, epsilon=settings.epsilon)
-    return {"betas": (need["beta1"], need["beta2"]), "eps": need["epsilon"]}
-
-
-def _needed(name: str, **values: float | None) -> dict[str, float]:
-    missing = [key.upper() for key, value in values.items() if value is None]
-    if missing:
-        raise BadOptimizer(f"OPTIMIZER={name}: {' and '.join(missing)} is unset. Give a value")
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]  # a tied one comes once
-    return [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+    groups: Groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
+    return OPTIMIZERS[name](groups, settings)
 
 
-def _fused(model: nn.Module) -> bool:
-    return all(p.device.type in FUSED_ON and p.is_floating_point() for p in model.parameters())
+def moments(optimizer: Optimizer) -> Moments:
+    """A function from a parameter to its first and second moment, in its shape; None where it has none (yet).
+
+    They are the optimizer's own: who writes to them changes its next step.
+    """
+
+    def of(parameter: Tensor) -> tuple[Tensor, Tensor] | None:
+        state = optimizer.state.get(parameter, {})
+        return (state["exp_avg"], state["exp_avg_sq"]) if "exp_avg" in state else None
+
+    return of

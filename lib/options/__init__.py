@@ -63,7 +63,9 @@ class Record(NamedTuple):
 class Options:
     """This run's configuration: `opts.learning_rate` is LEARNING_RATE, `opts.block_size` gpt2's own GPT2_BLOCK_SIZE."""
 
-    __slots__ = ("_prefix", "_reproduces", "_resolved", "_resume", "_typed")
+    __slots__ = ("_dry_run", "_evaluates", "_prefix", "_reproduces", "_resolved", "_resume", "_typed")
+    _dry_run: int
+    _evaluates: str
     _prefix: str
     _reproduces: str
     _resolved: Resolved
@@ -71,9 +73,17 @@ class Options:
     _typed: tuple[str, ...]
 
     def __init__(
-        self, model: str, resolved: Resolved, *, resume: str = "no", reproduces: str = "", typed: Sequence[str] = ()
+        self,
+        model: str,
+        resolved: Resolved,
+        *,
+        resume: str = "no",
+        reproduces: str = "",
+        evaluates: str = "",
+        dry_run: int = 0,
+        typed: Sequence[str] = (),
     ) -> None:
-        values = (f"{model.upper()}_", reproduces, resolved, resume, tuple(typed))
+        values = (dry_run, evaluates, f"{model.upper()}_", reproduces, resolved, resume, tuple(typed))
         for name, value in zip(self.__slots__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -159,6 +169,16 @@ class Options:
         return self._resume
 
     @property
+    def evaluates(self) -> str:
+        """The folder of the run whose best weights are to be validated; "": none, this is to train."""
+        return self._evaluates
+
+    @property
+    def dry_run(self) -> int:
+        """Number of processes whose plan is to be printed; 0: this is to train."""
+        return self._dry_run
+
+    @property
     def flags(self) -> list[str]:
         """The command line as it was typed."""
         return list(self._typed)
@@ -176,9 +196,11 @@ def load(model: str, argv: Sequence[str] | None = None, *, front_end: FrontEnd, 
     typed = list(sys.argv[1:] if argv is None else argv)
     try:
         own, rest = split(typed)
+        processes = _processes(own.pop("--dry-run")) if "--dry-run" in own else 0
         original = _original(own, rest, root) if "--reproduce" in own else ""
-        if original:
-            own["--config"] = original
+        evaluated = _evaluated(own, root) if "--eval" in own else ""
+        if original or evaluated:
+            own["--config"] = original or evaluated
         folder = Path(own["--config"]) if "--config" in own else root
         if "--config" in own and not (folder / DOTCONFIG).is_file():
             raise Faults([f"--config {folder}: no {DOTCONFIG} there"])
@@ -191,7 +213,30 @@ def load(model: str, argv: Sequence[str] | None = None, *, front_end: FrontEnd, 
         _tell("error", [f"{error.filename}: cannot be read: {error.strerror}"])
         raise SystemExit(2) from None
     _tell("note", resolved.notes)
-    return Options(model, resolved, resume=own.get("--resume", "no"), reproduces=original, typed=typed)
+    return Options(
+        model,
+        resolved,
+        resume=own.get("--resume", "no"),
+        reproduces=original,
+        evaluates=evaluated,
+        dry_run=processes,
+        typed=typed,
+    )
+
+
+def _processes(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise Faults([f"--dry-run={text}: expected a number of processes, such as --dry-run=4"])
+    return int(text)
+
+
+def _evaluated(own: Mapping[str, str], root: Path) -> str:
+    """The folder of the run that --eval names. Raises Refused, also for what would name another one."""
+    from lib.journal import folder
+
+    if others := [name for name in own if name != "--eval"]:
+        raise Faults([f"--eval with {' '.join(others)}: the run has a configuration of its own. Leave one of them out"])
+    return str(folder.find(root / "runs", own["--eval"], asked_as="--eval").path)
 
 
 def _original(own: Mapping[str, str], rest: Sequence[str], root: Path) -> str:

@@ -14,6 +14,8 @@ OWN_FLAGS = {  # not symbols: they say which configuration and which run, not wh
         "RUN",
         "Train this run's configuration again; say what differs now, and whether the curve is the same",
     ),
+    "--eval": ("RUN", "Validate the best weights of this run, with its configuration, and train nothing"),
+    "--dry-run": ("[=N]", "Say what this would train as one process, or as N, and train nothing"),
 }
 
 ALSO = {"--log-strategy": "--tracker-ranks", "--group-name": "--tracker-group"}  # what W&B's own examples call them
@@ -35,13 +37,18 @@ def flags(symbols: Mapping[str, Symbol], model: str) -> dict[str, Symbol]:
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """OWN_FLAGS with their values, and the other words. Raises Faults where a value is missing, or empty."""
+    """OWN_FLAGS with their values, and the other words. Raises Faults where a value is missing, or empty.
+
+    A value in brackets may be left out; it is "1" then.
+    """
     own, rest, queue = {}, [], list(words)
     while queue:
         word = queue.pop(0)
         name, equals, value = word.partition("=")
         if name not in OWN_FLAGS:
             rest.append(word)
+        elif OWN_FLAGS[name][0].startswith("[") and not equals:
+            own[name] = "1"
         elif text := value if equals or not queue else queue.pop(0):
             own[name] = text
         else:

@@ -34,6 +34,7 @@ class Settings:
     tracker_tags: str = ""
     tracker_notes: str = ""
     tracker_native: str = ""
+    gpu_monitor_native: bool = False
     enable_trackio: bool = False
     trackio_space_id: str = ""
     trackio_interval: int = 1
@@ -100,6 +101,7 @@ class Settings:
                 **shared,
                 "tags": _words(self.tracker_tags),
                 "native": name in self.natives,
+                "samples_gpus": self.gpu_monitor_native,
                 **_own(told, f"{name}_"),
             }
             for name in on

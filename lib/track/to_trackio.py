@@ -58,7 +58,7 @@ class Tracker:
             space_id=self._space,
             config={name: told[name] for name in ("tags", "notes", "job_type") if told.get(name)} | target.config,
             embed=False,
-            auto_log_gpu=False,
+            auto_log_gpu=bool(told.get("samples_gpus")),
             auto_log_cpu=False,
         )
         self._run.id = target.id  # its own would be new at each attempt

@@ -30,10 +30,15 @@ OWN = {STEP, "_step", "_timestamp", "_runtime", "_wandb"}
 TEXTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # how W&B writes what JSON has no number for
 EXACT = 2**53  # whole numbers up to it; beyond, W&B has only every second one and fewer
 ANSWER_S = 30.0  # of the cloud, at the start
-SETTINGS = wandb.Settings(
-    x_disable_stats=True, console="off", disable_git=True, disable_code=True, silent=True, init_timeout=ANSWER_S
-)
 LONGEST_TITLE = 63  # characters of an alert
+
+
+def _settings(*, samples_gpus: bool) -> wandb.Settings:
+    """The client's automatic capture is off; its own sampling of the machine is on where that was asked for."""
+    return wandb.Settings(
+        x_disable_stats=not samples_gpus, console="off", disable_git=True, disable_code=True, silent=True,
+        init_timeout=ANSWER_S,
+    )  # fmt: skip
 
 
 class Tracker:
@@ -74,7 +79,7 @@ class Tracker:
             resume=None if self._mode == "offline" else "allow",
             dir=str(self._target.folder),
             config=dict(self._target.config),
-            settings=SETTINGS,
+            settings=_settings(samples_gpus=bool(told.get("samples_gpus"))),
         )
         self._run.define_metric(STEP, hidden=True)
         self._run.define_metric("*", step_metric=STEP)

@@ -1,7 +1,4 @@
-"""From `make` to a training script: the configuration that is there, what make's command line adds, one command.
-
-The command is printed as it could be typed, and takes this process's place, so that signals reach the trainer itself.
-"""
+"""The trackers' own commands of make: their pages, their tests, what they have not taken yet, which there are."""
 
 from __future__ import annotations
 
@@ -17,78 +14,6 @@ from typing import NoReturn
 from lib import files, kconf, names, options
 from lib.errors import Refused
 from lib.journal import folder
-
-QUICKSTART = "quickstart"
-
-
-def command(root: Path, environ: Mapping[str, str]) -> list[str]:
-    """The command line that trains what `.config` (in O=, or of the run that RESUME names) and make's words ask for.
-
-    Raises:
-        Refused: the model has no train.py, there is no such run, or a variable that training would not read.
-    """
-    kconf.only(environ, "training", "O", "RESUME", symbols=True)
-    place = kconf.typed(environ, "O")
-    resume = {"": "auto", "y": "auto", "n": "no"}.get(wanted := kconf.typed(environ, "RESUME"), wanted)
-    where = kconf.folder(root, environ)
-    flags = ["--config", place, "--resume", resume] if place else ["--resume", resume]
-    if resume not in ("auto", "no"):
-        if place:
-            raise Refused(
-                f"O={place} with RESUME={resume}: the run has a configuration of its own. Leave one of them out"
-            )
-        where = folder.find(root / "runs", resume, asked_as="RESUME").path
-        flags = ["--config", str(where), "--resume", str(where)]
-    base = where / options.DOTCONFIG
-    overrides, theirs = kconf.overrides(root, environ, base), kconf.model(root, base)
-    model = next((a.value for a in overrides if a.name == "MODEL"), theirs)
-    if where != root and model != theirs:
-        state = "is" if base.exists() else "would be"
-        raise Refused(
-            f"MODEL={model}: the configuration in {files.shown(where, root)} {state} one of {theirs}. "
-            f"make defconfig MODEL={model} O=folder makes one of {model}"
-        )
-    changed = [f"{options.flag(a.name, model)}={a.value}" for a in overrides if a.name != "MODEL"]
-    return [sys.executable, _script(root, model), *flags, *changed]
-
-
-def again(root: Path, environ: Mapping[str, str]) -> list[str]:
-    """The command line that trains the configuration of the run RUN again, with as many processes as it had.
-
-    Raises:
-        Refused: no such run, its configuration does not fit the Kconfig files of now, or anything else was typed.
-    """
-    kconf.only(environ, "a reproduction", "RUN")
-    run = folder.find(root / "runs", kconf.typed(environ, "RUN"))
-    where, base = files.shown(run.path, root), run.path / options.DOTCONFIG
-    if not base.is_file():
-        raise Refused(f"RUN={where}: no {options.DOTCONFIG} there, so its configuration is lost")
-    try:
-        kconf.resolve(root, base=base, assignments=[])
-    except options.Faults as faults:
-        commit = run.environment.get("commit")
-        back = [f"RUN={where}: made by other code. git checkout {commit} brings that back"] if commit else []
-        raise options.Faults([*faults.lines, *back]) from None
-    processes = max((int(machine["processes"]) for machine in run.machines), default=1)
-    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    script = _script(root, kconf.model(root, base))
-    return [sys.executable, *(together if processes > 1 else []), script, "--reproduce", where]
-
-
-def train(root: Path, environ: Mapping[str, str]) -> NoReturn:
-    """Become the training script."""
-    words = command(root, environ)  # a slip is answered before anything is written
-    place = kconf.typed(environ, "O")
-    if not (root / place / options.DOTCONFIG).exists():
-        missing = Path(place) / options.DOTCONFIG
-        print(f"no {missing} yet: defconfigs/{QUICKSTART} is loaded (make list-defconfigs shows the others)")
-        kconf.defconfig(root, {"DEFCONFIG": QUICKSTART} | ({"O": place} if place else {}))
-    _become(root, words)
-
-
-def reproduce(root: Path, environ: Mapping[str, str]) -> NoReturn:
-    """Become the training script of an earlier run."""
-    _become(root, again(root, environ))
 
 
 def tracker_show(root: Path, environ: Mapping[str, str], goal: str) -> int:
@@ -116,6 +41,12 @@ def tracker_show(root: Path, environ: Mapping[str, str], goal: str) -> int:
         "goodseed": ["serve"],
     }[tracker]
     return _become(root, [str(Path(sys.executable).with_name(tracker)), *words])
+
+
+def _become(root: Path, words: list[str]) -> NoReturn:
+    print(f"$ {shlex.join([files.shown(Path(words[0]), root), *words[1:]])}", flush=True)
+    os.chdir(root)
+    os.execv(words[0], words)
 
 
 def _mlflow(opts: options.Options, environ: Mapping[str, str]) -> str:
@@ -179,15 +110,3 @@ def _with(root: Path, environ: Mapping[str, str], goal: str, tracker: str, **val
     asked = kconf.overrides(root, environ, below=below, above=above)
     resolved = kconf.resolve(root, base=base if base.exists() else None, assignments=asked)
     return options.Options(str(resolved.values["MODEL"]), resolved)
-
-
-def _script(root: Path, model: str) -> str:
-    if not (root / model / "train.py").is_file():
-        raise Refused(f"MODEL={model}: no {model}/train.py. A model is a folder with one")
-    return f"{model}/train.py"
-
-
-def _become(root: Path, words: list[str]) -> NoReturn:
-    print(f"$ {shlex.join([files.shown(Path(words[0]), root), *words[1:]])}", flush=True)
-    os.chdir(root)
-    os.execv(words[0], words)

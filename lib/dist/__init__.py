@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as group
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lib.errors import Refused
 
@@ -37,12 +38,21 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def device(wanted: str) -> torch.device:
+def place() -> dict[str, int]:
+    """`rank`, `local_rank` and `world` of this process."""
+    return {"rank": rank(), "local_rank": local_rank(), "world": world()}
+
+
+def device(wanted: str, *, threads: int = -1) -> torch.device:
     """The device `wanted` ("auto", "cuda", "mps", "cpu"); auto takes CUDA, else Apple's MPS, else the CPU.
+
+    From here on this process computes with `threads` CPU threads; -1 leaves them to PyTorch and OMP_NUM_THREADS.
 
     Raises:
         NoDevice: it is not there.
     """
+    if threads > 0:
+        torch.set_num_threads(threads)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name = next(kind for kind in there if there[kind]) if wanted == "auto" else wanted
     if not there[name]:
@@ -85,6 +95,10 @@ def highest(value: int, on: torch.device) -> int:
 
 def alone(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Inside it gradients stay with this process: for all batches of a step but the last."""
+    if is_shared(model):
+        from lib.dist import shares
+
+        return shares.alone(model)
     return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else contextlib.nullcontext()
 
 
@@ -97,6 +111,55 @@ def agreed(value: Any) -> Any:
     return box[0]
 
 
+def each(value: Tensor) -> list[float]:
+    """The processes' 0-dimensional `value`s, by rank."""
+    box = torch.zeros(world(), device=value.device)
+    box[rank()] = value
+    found: list[float] = total(box).tolist()
+    return found
+
+
+def share(model: nn.Module, parallel: str) -> nn.Module:
+    """`model`, whose weights the processes now share when `parallel` is "fsdp"; to be called before an optimizer is made."""
+    if parallel == "fsdp" and group.is_initialized():
+        from lib.dist import shares  # a second of imports
+
+        shares.split(model)
+    return model
+
+
 def wrap(model: nn.Module) -> nn.Module:
-    """`model` with its gradients averaged over the processes; itself when there is one process."""
-    return nn.parallel.DistributedDataParallel(model) if group.is_initialized() else model
+    """`model` with its gradients averaged over the processes; itself when there is one, or when they share it."""
+    alone = not group.is_initialized() or is_shared(model)
+    return model if alone else nn.parallel.DistributedDataParallel(model)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A plain tensor for one of which each process may have a share."""
+    full: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return full
+
+
+def states(model: nn.Module, optimizer: Optimizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dicts of both; whole ones on rank 0 when the processes share them, so that all must call it."""
+    if is_shared(model):
+        from lib.dist import shares
+
+        return shares.gathered(model, optimizer)
+    return model.state_dict(), optimizer.state_dict() if optimizer else {}
+
+
+def put(model: nn.Module, optimizer: Optimizer, weights: dict[str, Tensor], moments: dict[str, Any]) -> None:
+    """Load what `states` gave into `model` and `optimizer`."""
+    if is_shared(model):
+        from lib.dist import shares
+
+        shares.put(model, optimizer, weights, moments)
+        return
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+
+
+def is_shared(model: nn.Module) -> bool:
+    """Whether `share` has split it."""
+    return hasattr(model, "set_requires_gradient_sync")  # what FSDP2 gives a module; its class takes a second to import

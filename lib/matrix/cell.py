@@ -1,0 +1,215 @@
+"""The unit of work: one cell, its run folder, one trainer at a time, done when its result is there.
+
+Everything about a cell is in its folder. The file `cell.lock` is held by the driver that starts the trainer and, since
+the trainer inherits it, by the trainer for as long as that lives, whoever killed the driver: no two drivers ever have
+one cell. What happened is in events.jsonl: `cell` (what it is), `trial` (a start) and `verdict` (how that ended).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lib.files import Lock, read_object
+from lib.journal.folder import RunFolder
+from lib.matrix import source, verdict
+from lib.matrix.plan import Matrix
+from lib.matrix.points import Cell
+
+LOCK = "cell.lock"
+NOT_FOR_A_TRAINER = ("MAKE", "MFLAGS", "KCONF_CLI", "GOAL")  # what make leaves in the environment
+LAST_S = "300"  # torchrun's patience with trainers that save a last checkpoint
+
+
+class State(NamedTuple):
+    """Where a cell is: `done`, `running`, `failed` or `left` (nobody has it, and it has no result)."""
+
+    name: str
+    kind: str = ""  # of a failure: the verdict's
+    why: str = ""
+
+
+class Held(Lock):
+    """A lock that a child process has, too, when it is given `fd`: free when both have let it go."""
+
+    @property
+    def fd(self) -> int:
+        assert self._file is not None
+        return self._file.fileno()
+
+
+def state(run: RunFolder) -> State:
+    """What the cell's folder says. Nothing is stored: after SIGKILL no status file would be right."""
+    if run.result is not None:
+        return State("done")
+    if is_held(run):
+        return State("running")
+    last = last_event(run, "trial", "verdict")
+    if last.get("event") == "verdict" and last["kind"] not in ("stopped", "done"):
+        return State("failed", last["kind"], last["why"])
+    return State("left")
+
+
+def is_held(run: RunFolder) -> bool:
+    """Whether a driver has the cell, or a trainer lives, also one that was started by hand."""
+    return Lock(run.path / LOCK).holder is not None or run.lock.holder is not None
+
+
+def last_event(run: RunFolder, *names: str) -> dict[str, Any]:
+    """The last event of these names; empty when there is none."""
+    return next((event for event in reversed(run.events) if event.get("event") in names), {})
+
+
+def put_aside(run: RunFolder) -> Path:
+    """Give the folder another name, so that the cell is begun anew; nothing of it is lost."""
+    number = 1
+    while (place := run.path.with_name(f"{run.name}-before-{number}")).exists():
+        number += 1
+    run.path.rename(place)
+    return place
+
+
+def seconds(run: RunFolder, result: Mapping[str, Any]) -> float:
+    """How long the cell took, from what its trials say, or the training alone."""
+    spent = sum(float(event["seconds"]) for event in run.events if event.get("event") == "verdict")
+    return max(spent, float(result.get("total_time_s") or 0.0))
+
+
+class Trial:
+    """One start of a cell's trainer, from the moment that the cell is ours to the verdict."""
+
+    def __init__(self, matrix: Matrix, cell: Cell, lock: Held) -> None:
+        self.matrix, self.cell = matrix, cell
+        self.run = matrix.run(cell)
+        self.gpus: tuple[str, ...] = ()
+        self.began = time.monotonic()
+        self.number = sum(event.get("event") == "trial" for event in self.run.events) + 1
+        self.ended_by_us: verdict.Verdict | None = None
+        self._lock = lock
+        self._oom_kills = verdict.oom_kills()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asked_at: float | None = None
+
+    @classmethod
+    def claim(cls, matrix: Matrix, cell: Cell) -> Trial | None:
+        """The cell is ours, with a complete folder; None when somebody else has it."""
+        run = matrix.run(cell)
+        while True:
+            run.path.mkdir(parents=True, exist_ok=True)
+            lock = Held(run.path / LOCK)
+            if not lock.take(0.0):
+                return None
+            if run.lock.holder is not None:
+                lock.free()
+                return None
+            if run.result is None and _code_of(run) not in ("", matrix.code):
+                put_aside(run)  # other code began it: what this one would make of it is neither's
+                lock.free()
+                continue
+            _complete(matrix, cell)
+            return cls(matrix, cell, lock)
+
+    @property
+    def output(self) -> Path:
+        return self.run.path / f"trial-{self.number}.log"
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.began
+
+    def release(self) -> None:
+        """Give the cell back, not started."""
+        self._lock.free()
+
+    def start(self, gpus: Sequence[str], *, processes: int, threads: int) -> None:
+        """Start the trainer in a session of its own: Ctrl-C and the end of the driver do not reach it."""
+        self.gpus, self.began = tuple(gpus), time.monotonic()
+        command = [sys.executable, *together(processes), *self.matrix.words(self.cell)]
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, cwd=self.matrix.source, env=self._environment(threads), stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, pass_fds=(self._lock.fd,), start_new_session=True,
+            )  # fmt: skip
+        self.run.record("trial", number=self.number, pid=self._process.pid, host=socket.gethostname(),
+                        gpus=list(self.gpus), processes=processes, command=command)  # fmt: skip
+
+    def wait(self) -> None:
+        assert self._process is not None
+        self._process.wait()
+
+    def end(self, why: verdict.Verdict, *, after_s: float) -> None:
+        """Ask the trainer to stop; one that has not `after_s` later is killed, with all its processes."""
+        assert self._process is not None
+        self.ended_by_us = why
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            self._signal(signal.SIGTERM)
+        elif now - self._asked_at > after_s:
+            self._signal(signal.SIGKILL)
+
+    def settle(self) -> verdict.Verdict:
+        """The verdict, recorded; the cell is free again."""
+        assert self._process is not None and self._process.returncode is not None
+        result = self.run.result
+        found = verdict.of(
+            self._process.returncode, verdict.tail(self.output), has_result=result is not None,
+            corrupt=result is None and (self.run.path / "result.json").exists(),
+            oom_killed=verdict.oom_kills() > self._oom_kills,
+        )  # fmt: skip
+        if self.ended_by_us and found.kind != "done":
+            found = self.ended_by_us
+        if found.kind != "done" and self._process.returncode:
+            self._signal(signal.SIGKILL)  # what it left of its processes would hold memory, or the cell
+        self.run.record("verdict", number=self.number, status=self._process.returncode, kind=found.kind,
+                        why=found.why, seconds=round(self.age_s, 3))  # fmt: skip
+        self._lock.free()
+        return found
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # they have just ended
+            os.killpg(self._process.pid, number)
+
+    def _environment(self, threads: int) -> dict[str, str]:
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(NOT_FOR_A_TRAINER)}
+        own = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        return {**kept, **own, **({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})}
+
+
+def together(processes: int) -> list[str]:
+    """What makes a job of several processes of a script."""
+    if processes == 1:
+        return []
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+            "--shutdown-timeout", LAST_S]  # fmt: skip
+
+
+def _complete(matrix: Matrix, cell: Cell) -> None:
+    """Make the cell's folder complete. What is there stays, so that it can be made again after any interruption."""
+    run = matrix.run(cell)
+    run.trackers.mkdir(exist_ok=True)
+    if read_object(run.path / "config.json") is not None:
+        return
+    run.record("created", id=uuid.uuid4().hex)
+    run.record("cell", id=cell.id, axes=cell.axes, work=cell.work, code=matrix.code, matrix=matrix.path.name)
+    texts = {**source.about(matrix.source), **matrix.texts(cell)}  # no secrets: the front end refuses them
+    last = texts.pop("config.json")  # once it is there all are; nothing is synchronised, it can be made again
+    for name, text in texts.items():
+        (run.path / name).write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
+    fresh = run.path / f".config.json.{os.getpid()}.tmp"
+    fresh.write_text(last, encoding="utf-8")
+    fresh.replace(run.path / "config.json")
+
+
+def _code_of(run: RunFolder) -> str:
+    return str(last_event(run, "cell").get("code", ""))

@@ -1,0 +1,118 @@
+"""A matrix whose driver and trainers are killed at random moments, and continued, is the one that nobody disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from cloning import VENV, cloned_to, make
+from matrices import STEPS, Workshop, few, steps_of
+
+from lib.journal import lines
+from lib.journal.folder import RunFolder
+from lib.matrix.plan import find
+
+MOMENTS = 30
+SMALL = (
+    *("MATRIX_OPTIMIZERS=sgd,adamwprune", "MATRIX_PRUNINGS=none,state", "MATRIX_SPARSITIES=0.5", "MATRIX_SEEDS=0:3"),
+    *("MAX_ITERS=60", "LOG_INTERVAL=5", "EVAL_INTERVAL=20", "EVAL_SAMPLES=2", "CHECKPOINT_INTERVAL_S=0", "DEVICE=cpu"),
+)
+TIMED = ("_s", "_per_second")  # endings of values that a clock gave
+
+
+def kill(driver: subprocess.Popen[bytes], *, trainers: bool) -> int:
+    """The driver, and with `trainers` all that it started; how many these were."""
+    try:
+        below = psutil.Process(driver.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        below = []
+    victims = [*below, driver] if trainers else [driver]
+    random.shuffle(victims)
+    for victim in victims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.kill()
+    driver.wait(30)
+    psutil.wait_procs(below if trainers else [], timeout=30)
+    return len(below)
+
+
+def test_killed_at_random_moments_each_cell_is_trained_once(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    workshop = Workshop(tmp_path / "kilter")
+    workshop.behaves(sgd="0.05", adam="0.05")
+    asked = few(("sgd", "adam"), seeds="0:3", JOBS=2)
+    killed = 0
+    for moment in range(8):
+        there = any((workshop.root / "runs").glob("*/matrices/*/matrix.json"))
+        driver = workshop.starts("continue", JOBS=2) if there else workshop.starts("test_matrix", **asked)
+        time.sleep(chance.uniform(0.2, 1.6))
+        killed += kill(driver, trainers=moment % 3 != 2)  # each third time they are left as orphans
+    last = workshop.runs("continue", JOBS=2)
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert killed > 0 and [steps_of(run) for run in workshop.cells] == [[*range(STEPS)]] * 6
+    calm = Workshop(tmp_path / "calm")
+    assert calm.runs("test_matrix", **asked).returncode == 0
+    assert [run.result for run in calm.cells] == [run.result for run in workshop.cells]
+
+
+def test_an_orphan_is_waited_for_and_never_joined(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path / "kilter")
+    workshop.behaves(sgd="0.4")
+    driver = workshop.starts("test_matrix", **few(["sgd"], seeds="0"))
+    while not psutil.Process(driver.pid).children():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    kill(driver, trainers=False)
+    done = workshop.runs("continue")
+    assert done.returncode == 0 and "has it" in done.stdout and "by another process" in done.stdout, done.stdout
+    (run,) = workshop.cells
+    assert [event["event"] for event in run.events].count("start") == 1 and steps_of(run) == [*range(STEPS)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_at_thirty_moments_lenet5_has_the_same_results_bit_for_bit(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    calm, wild = cloned_to(tmp_path / "calm"), cloned_to(tmp_path / "wild")
+    assert make(calm, "test_matrix", *SMALL, "JOBS=2").returncode == 0
+    moments = 0
+    while moments < MOMENTS:
+        there = any((wild / "runs").glob("*/matrices/*/matrix.json"))
+        words = ["continue"] if there else ["test_matrix", *SMALL]
+        driver = subprocess.Popen(["make", VENV, *words, "JOBS=2"], cwd=wild)
+        time.sleep(chance.uniform(0.5, 9.0))
+        if driver.poll() is not None:
+            break
+        kill(driver, trainers=moments % 3 != 2)
+        moments += 1
+    last = make(wild, "continue", "JOBS=2")
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert moments > 5, moments
+    print(f"killed at {moments} moments")
+    for one, other in zip(_runs(calm), _runs(wild), strict=True):
+        assert _curve(one) == _curve(other) and _outcome(one) == _outcome(other)
+        steps = [(line.step, name) for line in lines.read(other.path) for name in line.values]
+        assert len(steps) == len(set(steps))
+
+
+def _runs(root: Path) -> list[RunFolder]:
+    matrix = find(root / "runs", "")
+    return [matrix.run(cell) for cell in matrix.cells]
+
+
+def _curve(run: RunFolder) -> list[tuple[int, str, object]]:
+    return [
+        (line.step, name, value)
+        for line in lines.read(run.path)
+        for name, value in sorted(line.values.items())
+        if not name.endswith(TIMED)
+    ]
+
+
+def _outcome(run: RunFolder) -> dict[str, object]:
+    return {name: value for name, value in (run.result or {}).items() if not name.endswith((*TIMED, "_mib"))}
