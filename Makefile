@@ -16,7 +16,7 @@ BENCHES := configure log_call tracked_training optimizers threshold batches trai
 SHOWN := tensorboard mlflow aim goodseed
 # Each of these is scripts/<its name>.py.
 VERBS := train plan reproduce eval data sample export gpu-report gputop list-trackers tracker-sync
-MATRIX := test_matrix test-matrix test_matrix-dry-run test-matrix-dry-run continue rerun status estimate report graphs export-results
+MATRIX_VERBS := test_matrix test-matrix test_matrix-dry-run test-matrix-dry-run continue rerun status estimate report graphs export-results
 
 ASKING := menuconfig nconfig guiconfig config oldconfig
 LOOKING := list-defconfigs listnewconfig helpnewconfig diffconfig showconfig checkconfig
@@ -48,7 +48,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 ##@ Train
-.PHONY: $(VERBS) $(MATRIX)
+.PHONY: $(VERBS) $(MATRIX_VERBS)
 train: ## Train what is configured; goes on with an unfinished run of the same configuration [RESUME=n|RUN] [NPROC=n]
 plan: ## Say what that would be: batch, steps, memory, processes, the line that starts it
 reproduce: ## Train the configuration of RUN=folder again: what differs now, and is the curve the same, bit by bit?
@@ -141,8 +141,8 @@ runs-clean data-clean: %-clean: ## Delete runs/, or data/; asks first [YES=1]
 help: ## This page
 	$(Q)scripts/help.sh Makefile
 
-$(VERBS) $(MATRIX): $(READY)
-	$(Q)$(PY) scripts/$(if $(filter $@,$(MATRIX)),test_matrix,$(subst -,_,$(patsubst data,prepare_data,$@))).py "$$GOAL"
+$(VERBS) $(MATRIX_VERBS): $(READY)
+	$(Q)$(PY) scripts/$(if $(filter $@,$(MATRIX_VERBS)),test_matrix,$(subst -,_,$(patsubst data,prepare_data,$@))).py "$$GOAL"
 
 .venv/.ready: requirements.txt requirements.lock
 	$(Q)scripts/make-venv.sh .venv requirements.txt && touch $@

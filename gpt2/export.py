@@ -29,6 +29,7 @@ def main() -> int:
             weights,
             target,
             heads=model.heads,
+            gelu_tanh=model.gelu_tanh,
             vocabulary=tokenizer.vocabulary,
             end=tokenizer.separator,
             about=about(run, weights),

@@ -35,9 +35,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         batch, length, width = x.shape
-        qkv = self.qkv(x)  # (B, T, C) -> (B, T, 3C)
-        qkv = qkv.view(batch, length, 3, self.heads, width // self.heads)  # -> (B, T, 3, heads, C/heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # -> 3 x (B, heads, T, C/heads)
+        parts = self.qkv(x).split(width, dim=2)  # (B, T, C) -> 3 x (B, T, C)
+        query, key, value = (
+            part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)  # -> (B, heads, T, C/heads)
+            for part in parts
+        )
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
         y = y.transpose(1, 2).reshape(batch, length, width)  # (B, heads, T, C/heads) -> (B, T, C)
@@ -48,8 +50,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention, then a two-layer network four times as wide; each reads a normalized copy and adds to the stream."""
 
-    def __init__(self, width: int, heads: int, *, bias: bool, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, *, bias: bool, dropout: float, gelu_tanh: bool) -> None:
         super().__init__()
+        self.approximate = "tanh" if gelu_tanh else "none"  # of GELU
         self.norm1 = nn.LayerNorm(width, bias=bias)
         self.attention = Attention(width, heads, bias=bias, dropout=dropout)
         self.norm2 = nn.LayerNorm(width, bias=bias)
@@ -60,7 +63,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.drop(self.attention(self.norm1(x)))
-        hidden = F.gelu(self.up(self.norm2(x)), approximate="tanh")  # (B, T, C) -> (B, T, 4C); tanh as in OpenAI's code
+        hidden = F.gelu(self.up(self.norm2(x)), approximate=self.approximate)  # (B, T, C) -> (B, T, 4C)
         out: Tensor = x + self.drop(self.down(hidden))  # -> (B, T, C)
         return out
 
@@ -70,6 +73,7 @@ class GPT2(nn.Module):
 
     12 layers, 12 heads, width 768, block 1024, vocabulary 50257 and biases make the published 124,439,808 parameters,
     and 47 rows of the embedding that stand for no token: it is filled up to a multiple of 64. Their chance is always 0.
+    `gelu_tanh` is GELU by tanh, as in OpenAI's code; PyTorch's CPU kernel for the exact one, nanoGPT's, is faster.
     The loss of `loss_chunk` tokens is computed at a time (0: of all), which costs no time and saves memory; see
     `gpt2.loss`.
 
@@ -89,6 +93,7 @@ class GPT2(nn.Module):
         vocabulary: int = 256,
         dropout: float = 0.0,
         bias: bool = False,
+        gelu_tanh: bool = False,
         loss_chunk: int = 0,
     ) -> None:
         super().__init__()
@@ -96,11 +101,14 @@ class GPT2(nn.Module):
             fitting = ", ".join(str(count) for count in range(1, min(width, 2 * heads) + 1) if width % count == 0)
             raise BadShape(f"GPT2_HEADS={heads}: does not divide GPT2_WIDTH={width}. Use one of: {fitting}")
         self.heads, self.block_size, self.vocabulary, self.loss_chunk = heads, block_size, vocabulary, loss_chunk
+        self.gelu_tanh = gelu_tanh
         rows = -(-vocabulary // VOCABULARY_UNIT) * VOCABULARY_UNIT
         self.tokens = nn.Embedding(rows, width)
         self.positions = nn.Embedding(block_size, width)
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, bias=bias, dropout=dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, bias=bias, dropout=dropout, gelu_tanh=gelu_tanh) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width, bias=bias)
         no_token = torch.where(torch.arange(rows) < vocabulary, 0.0, NEVER) if rows > vocabulary else None
         self.register_buffer("no_token", no_token, persistent=False)

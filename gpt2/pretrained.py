@@ -32,6 +32,7 @@ INSIDE = {
 }
 TRANSPOSED = re.compile(r".*\.(c_attn|c_proj|c_fc)\.weight")
 SYMBOLS = {"layers": "n_layer", "heads": "n_head", "width": "n_embd"}  # of the same meaning here and there
+ACTIVATIONS = ("gelu", "gelu_new")  # exact, by tanh
 
 
 @torch.no_grad()
@@ -74,6 +75,7 @@ def save(
     folder: Path,
     *,
     heads: int,
+    gelu_tanh: bool,
     vocabulary: int,
     end: int,
     about: Mapping[str, object],
@@ -93,7 +95,7 @@ def save(
     config = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "activation_function": "gelu_new",
+        "activation_function": ACTIVATIONS[gelu_tanh],
         "layer_norm_epsilon": 1e-5,
         "vocab_size": vocabulary,
         "n_positions": length,
@@ -138,6 +140,11 @@ def _check_fits(model: GPT2, config: Mapping[str, object], source: str) -> None:
         wrong.append(f"GPT2_BLOCK_SIZE={positions} at most, not {model.block_size}")
     if model.norm.bias is None:
         wrong.append("GPT2_BIAS=y")
+    activation = str(config.get("activation_function", "gelu_new"))  # which is transformers' default
+    if activation not in ACTIVATIONS:
+        wrong.append(f"a network with {' or '.join(ACTIVATIONS)}, not {activation}")
+    elif activation != ACTIVATIONS[model.gelu_tanh]:
+        wrong.append(f"GPT2_GELU_TANH={'n' if model.gelu_tanh else 'y'}")
     if vocabulary != model.vocabulary:
         wrong.append(f"a tokenizer with {vocabulary} tokens, not {model.vocabulary}; GPT-2's own has 50257")
     if wrong:

@@ -33,7 +33,8 @@ def main() -> int:
     torch.manual_seed(opts.seed)
     model = GPT2(
         layers=opts.layers, heads=opts.heads, width=opts.width, block_size=opts.block_size, dropout=opts.dropout,
-        bias=opts.bias, loss_chunk=opts.loss_chunk, vocabulary=data.vocabulary if data else text.vocabulary(source),
+        bias=opts.bias, gelu_tanh=opts.gelu_tanh, loss_chunk=opts.loss_chunk,
+        vocabulary=data.vocabulary if data else text.vocabulary(source),
     )  # fmt: skip
     row = torch.zeros(1, opts.block_size, dtype=torch.long)
 
@@ -44,11 +45,11 @@ def main() -> int:
         show = partial(forecast.show, samples=None, unit="tokens", per_sample=opts.block_size)
         return show(model, batches, plan, need, processes=opts.dry_run, device=device, gpus=opts.gpus)
     check_fits(data, opts.block_size)
-    if opts.init_from:
-        pretrained.load(model, opts.init_from)
     if opts.evaluates:
         task = Task(model, data, sizes, device=device, rank=dist.rank(), world=dist.world())
         return evaluate.again(task, opts.evaluates, device, data=data.fingerprint, precision=opts.precision)
+    if opts.init_from:
+        pretrained.load(model, opts.init_from)
 
     with session.opened(opts.record(), opts.fill(Settings), device, data=data.fingerprint) as run:
         if dist.rank() == 0 and data.tokenizer:

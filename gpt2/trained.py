@@ -17,7 +17,7 @@ from lib.options import ROOT
 
 TOKENIZER = "tokenizer"  # the folder in the run's own that keeps one that was learned
 TORN = "\ufffd"  # what a character is shown as while its last bytes are missing
-SHAPE = ("layers", "heads", "width", "block_size", "bias")
+SHAPE = ("layers", "heads", "width", "block_size", "bias", "gelu_tanh")
 
 
 def load(run: RunFolder, weights: dict[str, Tensor]) -> tuple[GPT2, Tokenizer]:

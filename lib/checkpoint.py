@@ -88,7 +88,7 @@ class Saved:
 
     def refusal(self, problem: Exception) -> Refused:
         """What to raise when it can't be read or is another model's: one line."""
-        why = str(problem).strip().partition("\n")[0]
+        why = str(problem).strip().rpartition("\n")[2].strip()
         return Refused(f"{shown(self.path, ROOT)}: this checkpoint can't be used ({why}). RESUME=n starts a new run")
 
 
@@ -231,7 +231,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError) as problem:
-        why = str(problem).strip().partition("\n")[0]
+        why = str(problem).strip().rpartition("\n")[2].strip()
         raise OSError(f"{path.name}: {why}") from problem
 
 

@@ -21,10 +21,14 @@ def again(task: Task, folder: str, device: torch.device, *, data: str, precision
     `data` is the fingerprint of what the task reads. Nothing is written.
 
     Raises:
-        Refused: the run has no weights that can be used.
+        Refused: the run has no weights that can be used, or of another shape than the task's model.
     """
     store = RunFolder(Path(folder))
-    task.model.load_state_dict(checkpoint.weights(store.checkpoints))
+    saved = checkpoint.best(store.checkpoints)
+    try:
+        task.model.load_state_dict(saved.weights())
+    except RuntimeError as problem:  # a data set that has more classes now
+        raise saved.refusal(problem) from problem
     task.model.eval()
     with dist.joined(device), torch.no_grad(), autocast(device, precision):
         found = task.evaluate()

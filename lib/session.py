@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lib import checkpoint, dist, names, plot, reproduce
+from lib import checkpoint, dist, names, reproduce
 from lib.errors import Refused
 from lib.files import shown
 from lib.journal import console, folder
@@ -56,6 +56,8 @@ def opened(record: Record, trackers: Settings, device: torch.device, *, data: st
                 print("\n".join(reproduce.opening(original, run.store)))
             yield run
             if run.store.result is not None:
+                from lib import plot  # its library takes a second to import
+
                 plot.learning_curves(run.store.path, run.store.path / CURVES)
         _farewell(run)
         same = _compared(run.store)
@@ -91,7 +93,11 @@ def _earlier(record: Record, data: str) -> folder.RunFolder | None:
     if record.resume == "no":
         return None
     if record.resume == "auto":
-        return folder.unfinished(RUNS, record.project, record.hash)
+        begun = folder.unfinished(RUNS, record.project, record.hash)
+        if begun is None or begun.data in (None, data):
+            return begun
+        print(f"note: {shown(begun.path, ROOT)} is left alone: the data are others than it began with", file=sys.stderr)
+        return None
     earlier = folder.find(RUNS, record.resume, asked_as="RESUME")
     if earlier.result is not None:
         raise Refused(f"{shown(earlier.path, ROOT)}: this run is finished. RESUME=n starts a new one")

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from lib import kconf
 from lib.gpu import balance, store
+from lib.gpu.alarms import told
 from lib.gpu.readings import Values
 from lib.gpu.store import Header, Row, Tail
 from lib.gpu.tally import Key
@@ -29,7 +30,7 @@ from lib.journal import folder
 from lib.journal.folder import RunFolder
 from lib.progress import duration
 from lib.report.gpu_recording import job, monitored, newest
-from lib.report.gpu_summary import GIB, told
+from lib.report.gpu_summary import GIB
 
 LOOK_S = 0.5  # between two looks at the files, and at the keyboard
 STATE_EVERY_S = 2.0
@@ -175,14 +176,8 @@ def frame(view: View, now: float, width: int, *, letters: Letters) -> list[Line]
         lines.append([(f"{'the last ' + _span(view, cards, len(past)):<{NAME}}", PALE), ("".join(levels), GREEN)])
     for event in view.events:
         clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-        lines.append(
-            [
-                (
-                    f"{clock}  {told(event, hosts=len(view.headers))}",
-                    RED if event["event"] in ("lost", "alarm") else PLAIN,
-                )
-            ]
-        )
+        text = told(event, host=event["host"] if len(view.headers) > 1 else "")
+        lines.append([(f"{clock}  {text}", RED if event["event"] in ("lost", "alarm") else PLAIN)])
     return [_cut(line, width) for line in lines]
 
 

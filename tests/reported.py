@@ -12,7 +12,8 @@ from lib.journal import folder, lines
 GPUS = {
     "gpu_average_utilization": 80.0, "gpu_total_memory_used": 4000.0, "gpu_total_power": 600.0,
     "gpu_max_temperature": 61,
-    "gpu_load_balance_cv": 7.0, "gpu_load_balance_quality": "Good", "gpu_joules_per_image": 0.5, "gpu_hours": 0.1,
+    "gpu_load_balance_cv": 7.0, "gpu_load_balance_quality": "Good",
+    "gpu_energy_joules": 200.0, "gpu_joules_per_image": 0.5, "gpu_hours": 0.1,
 }  # fmt: skip
 
 

@@ -224,6 +224,15 @@ def test_parquet_files_are_a_data_set_and_those_named_test_are_held_out(tmp_path
         )
 
 
+def test_tables_with_other_columns_are_one_line_with_the_reason(tmp_path: Path) -> None:
+    import datasets
+
+    parquet(tmp_path / "tables" / "train-0.parquet", [0, 1])
+    datasets.Dataset.from_dict({"kind": [1], "breed": [2]}).to_parquet(str(tmp_path / "tables" / "train-1.parquet"))
+    with pytest.raises(DataError, match=r"DATASET_PATH=.*: can't be read \(.* because column names don't match\)"):
+        images.load(Source("local", dataset_path=str(tmp_path / "tables")), size=8, root=tmp_path)
+
+
 def test_damaged_images_are_found_and_mended(tmp_path: Path) -> None:
     parquet(tmp_path / "tables" / "train.parquet", list(range(20)))
     source = Source("local", dataset_path=str(tmp_path / "tables"))

@@ -160,6 +160,15 @@ def test_reading_stops_after_the_document_that_fills_the_limit(tmp_path: Path) -
     assert 1 << 20 <= len(data.train) + len(data.held) < (1 << 20) + 1000
 
 
+def test_what_was_killed_after_the_limit_was_read_gets_no_more(tmp_path: Path) -> None:
+    limited = Source("local", dataset_path=written(tmp_path / "stories", count=1500).dataset_path, dataset_mib=1)
+    folder = text.prepared(limited, root=tmp_path)
+    whole = contents(folder)
+    (folder / shards.META).unlink()
+    folder.rename(folder.with_name(folder.name + ".part"))
+    assert contents(text.prepared(limited, root=tmp_path)) == whole
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -167,3 +167,11 @@ def test_without_any_gpu_the_host_says_what_it_does() -> None:
     assert memory is not None
     assert 0 <= cpu <= 100
     assert 0 < memory < total
+
+
+def test_the_first_load_of_a_processor_is_over_long_enough_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(psutil, "cpu_percent", lambda: asked.append(time.monotonic()) or 50.0)
+    Host().read(0)
+    began, ended = asked
+    assert ended - began >= 0.1  # what psutil asks for

@@ -41,7 +41,8 @@ class Sampler:
         self._marks.parent.mkdir(parents=True, exist_ok=True)
         append_line(self._marks, {"uuid": "", "host": "a"})
         self._step = 0
-        command = [sys.executable, "-m", "lib.gpu.sampler", json.dumps({"run": str(folder), **TOLD, **told})]
+        known = {"run": str(folder), "began": time.time(), **TOLD, **told}
+        command = [sys.executable, "-m", "lib.gpu.sampler", json.dumps(known)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**env, "OMP_NUM_THREADS": "1"}, stdin=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -242,7 +243,7 @@ child = os.fork() or time.sleep(60)
 print(sampler.pid, child, flush=True)
 time.sleep(60)
 """
-    told = json.dumps({"run": str(tmp_path), **TOLD, "interval_s": 10.0})
+    told = json.dumps({"run": str(tmp_path), "began": 0.0, **TOLD, "interval_s": 10.0})
     with simulated(tmp_path) as gpus:
         command = [sys.executable, "-c", trainer, told]
         with subprocess.Popen(command, cwd=ROOT, env=gpus.env, stdout=subprocess.PIPE, text=True) as process:

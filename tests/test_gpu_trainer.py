@@ -18,7 +18,7 @@ from nvml.simulated import Simulated, simulated
 from lib import gpu
 from lib.files import read_lines
 from lib.gpu import store
-from lib.gpu.trainer import Monitor, NullMonitor, Window, told
+from lib.gpu.trainer import Monitor, NullMonitor, Window, news_of
 from lib.gpu.work import Work
 from lib.options import ROOT
 
@@ -121,6 +121,30 @@ def test_windows_come_with_the_step_that_was_done_each_once(tmp_path: Path, gpus
     assert now > before
 
 
+def test_a_training_that_is_over_at_once_has_a_sample_and_a_window_at_its_last_step(
+    tmp_path: Path, gpus: Simulated
+) -> None:
+    with gpu.monitor(tmp_path, ON, **JOB) as monitor:
+        for step in (1, 2):
+            monitor.begins()
+            monitor.mark(step, 100)
+    (window,) = monitor.windows()
+    assert window.step == 2
+    assert window.values["gpu_samples"]
+    assert window.values["gpu_average_utilization"] == 90
+
+
+def test_what_an_earlier_attempt_has_left_is_not_called_stale(tmp_path: Path, gpus: Simulated) -> None:
+    left = tmp_path / "gpu" / "rank-0" / store.SAMPLES
+    left.parent.mkdir(parents=True)
+    left.touch()
+    os.utime(left, (1.0, 1.0))
+    with gpu.monitor(tmp_path, ON, **JOB) as monitor:
+        sampler_of(monitor).send_signal(signal.SIGSTOP)  # before it has put that aside
+        assert list(monitor.news()) == []
+        sampler_of(monitor).send_signal(signal.SIGCONT)
+
+
 def test_a_sampler_that_was_killed_is_told_and_replaced(tmp_path: Path, gpus: Simulated) -> None:
     with gpu.monitor(tmp_path, ON, **JOB) as monitor:
         windows_until(monitor, lambda found: len(found) == 1)
@@ -152,10 +176,12 @@ def test_training_waits_for_no_sampler_that_stands_still(tmp_path: Path, gpus: S
 
 def test_what_happened_is_told_in_a_line() -> None:
     lost = {"event": "lost", "field": "it", "why": "GPU is lost", "gpus": [2]}
-    assert told(lost) == "warning: gpu 2: GPU is lost; its values and the totals are null until it is back"
-    assert told({"event": "back", "field": "it", "gpus": [2]}, host="b") == "gpu 2 of b: it is back"
+    assert news_of(lost) == "warning: gpu 2 lost: GPU is lost; its values and the totals are null until it is back"
+    assert news_of({"event": "back", "field": "it", "gpus": [2]}, host="b") == "gpu 2 of b: it is back"
     lacks = {"event": "lacks", "field": "energy", "why": "Not Supported", "gpus": [0, 1]}
-    assert told(lacks) == "gpu 0, 1: no energy (Not Supported)"
+    assert news_of(lacks) == "gpu 0, 1 lacks energy: Not Supported"
+    assert news_of({"event": "found", "what": "4 × A10G"}, host="b") == "gpu: 4 × A10G on b"
+    assert news_of({"event": "alarm", "why": "stuck"}) == "warning: gpu: stuck"
 
 
 def test_work_ends_with_the_backward_pass() -> None:

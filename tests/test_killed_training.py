@@ -147,7 +147,7 @@ def _survives(clone: Path, *words: str, moments: int, launcher: tuple[str, ...] 
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("model", [LENET5, GPT2], ids=["lenet5", "gpt2"])
+@pytest.mark.parametrize("model", [LENET5, pytest.param(GPT2, marks=pytest.mark.slow)], ids=["lenet5", "gpt2"])
 def test_killed_at_two_random_moments_it_ends_with_the_same_bits(clone: Path, model: tuple[str, ...]) -> None:
     _survives(clone, *model, moments=2)
 

@@ -177,6 +177,24 @@ def test_nproc_trains_on_the_cpu_stops_safely_and_goes_on_with_as_many(clone: Pa
     assert "Traceback" not in done.stderr, "a slip stays one line, also under torchrun"
 
 
+def test_a_hang_up_that_nohup_has_ignored_does_not_reach_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed import run
+
+    words: list[str] = []
+    monkeypatch.setattr(run, "main", words.extend)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit):
+            processes.become(tmp_path, 2, ["train.py"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "SIGHUP" not in run.get_args_parser().parse_args(words).signals_to_handle
+
+
 def test_a_plan_says_it_all_and_writes_nothing(clone: Path) -> None:
     words = ("MODEL=gpt2", "MAX_ITERS=10", "GPUS=4", "BATCH_SIZE=3", "GRADIENT_ACCUMULATION=5", "TRACKER=none")
     before = everything(clone)

@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib import checkpoint, dist, loop
+from lib import checkpoint, dist, evaluate, loop
 from lib.errors import Refused
 from lib.journal import lines
 from lib.loop.average import Average
+from lib.loop.clock import Clock, Stop
 from lib.loop.guard import Guard
 from lib.loop.plan import Position
 from lib.track.run import Run
@@ -144,7 +145,7 @@ def test_checkpoints_are_kept_as_the_plan_says(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stop_at", [1, 9, 17, 36])
+@pytest.mark.parametrize("stop_at", [1, 9, 15, 17, 36])  # 15: in step 8, after which it would validate
 def test_a_run_that_was_stopped_logs_what_an_undisturbed_one_does(tmp_path: Path, stop_at: int) -> None:
     _, whole, task = train(tmp_path, dropout=0.3)
     status, run, _ = train(tmp_path, stop_at=stop_at, dropout=0.3)
@@ -163,6 +164,14 @@ def test_a_run_goes_on_with_as_many_processes_as_it_had(tmp_path: Path, monkeypa
     monkeypatch.undo()
     with pytest.raises(Refused, match=r"trained by 2 processes, now there are 1. Start 2 "):
         train(tmp_path, run=Run(run.store, Settings(60)))
+
+
+def test_weights_of_another_shape_are_one_line_in_an_evaluation(tmp_path: Path) -> None:
+    _, run, _ = train(tmp_path)
+    other = Line()
+    other.model = nn.Sequential(nn.Dropout(), nn.Linear(2, 1))
+    with pytest.raises(Refused, match=r"this checkpoint can't be used"):
+        evaluate.again(other, str(run.store.path), CPU, data="", precision="fp32")
 
 
 def test_a_checkpoint_that_can_not_be_written_costs_a_warning_and_not_the_training(
@@ -204,6 +213,30 @@ def test_one_gradient_of_inf_does_not_spoil_the_others_when_clipping_is_off(tmp_
         optimizer = Watch(task.model.parameters(), lr=1.0)
         loop.fit(task, optimizer, run, plan(max_iters=1), device=CPU)
     assert any(torch.isfinite(grad).all() for grad in seen)
+
+
+def test_a_hang_up_that_nohup_has_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = Stop()
+        with stop.watching():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.signal
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_best_checkpoint_in_a_validation_does_not_count_as_two_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("lib.loop.clock.time.monotonic", lambda: now)
+    clock = Clock()
+    clock.batches, now = 10, 1.0
+    with clock.paused():
+        now = 3.0
+        with clock.paused():
+            now = 8.0
+    now = 9.0
+    assert clock.rate() == 5.0, "10 batches in the two seconds outside"
 
 
 def test_a_signal_in_the_last_step_does_not_cost_the_end_of_the_run(tmp_path: Path) -> None:
@@ -299,6 +332,12 @@ def test_the_guard_is_silent_while_all_is_well_and_when_it_is_off() -> None:
             assert bad is None if mode == "off" else float(bad or 0) == 0
         guard.judge(torch.tensor(10.0))
         assert guard.report(40) == "" if mode == "off" else "1 gradient" in guard.report(40)
+
+
+def test_an_overflow_of_a_scaled_loss_is_the_scalers_and_a_spike_is_not() -> None:
+    guard = Guard("stop", 3.0, CPU, scaled=True)
+    judged = [bool(guard.judge(torch.tensor(norm))) for norm in [math.inf, *[1.0] * 30, math.inf, 5.0]]
+    assert judged == [False] * 32 + [True]
 
 
 def test_a_rise_that_lasts_is_no_spike_for_ever() -> None:

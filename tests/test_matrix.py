@@ -14,6 +14,7 @@ from pathlib import Path
 import pexpect
 import pyte
 import pytest
+from cloning import make
 from matrices import STEPS, Workshop, alive, few, steps_of
 
 from lib.matrix import cell as unit
@@ -62,6 +63,7 @@ def test_a_cells_line_can_be_pasted_and_its_folder_is_a_run(workshop: Workshop) 
     values = run.configuration["values"]
     assert (values["OPTIMIZER"], values["SEED"], values["MAX_ITERS"]) == ("sgd", 3, 7)
     assert (values["TRACKER_PROJECT"], values["TRACKER_RUN_NAME"]) == (run.project, run.name)
+    assert values["TRACKER_GROUP"] == workshop.matrix.path.name
     assert {"config.py", ".config", "environment.json"} <= {path.name for path in run.path.iterdir()}
     assert run.environment["packages"] and run.id
 
@@ -103,6 +105,12 @@ def test_continue_trains_what_failed_and_rerun_what_it_is_told(workshop: Worksho
     again = workshop.runs("rerun", FILTER="OPTIMIZER=adam")
     assert again.returncode == 0 and "-before-1" in again.stdout
     assert trials(workshop.cells) == [2, 1] and len(list(workshop.matrix.project.glob("*_adam_*"))) == 2
+    place = workshop.matrix.path.relative_to(workshop.root)
+    assert f"matrix    {place}" in again.stdout and workshop.runs("status", MATRIX=place).returncode == 0
+    code = workshop.matrix.source.rename(workshop.root / "gone")
+    gone = workshop.runs("rerun", FILTER="OPTIMIZER=adam")
+    assert gone.returncode == 2 and "code is gone" in gone.stderr and "aside" not in gone.stdout
+    code.rename(workshop.matrix.source)
     nothing = workshop.runs("rerun")
     assert nothing.returncode == 2 and "FILTER" in nothing.stderr
 
@@ -186,6 +194,11 @@ def test_a_slip_is_one_line_and_nothing_is_written(
     assert not (workshop.root / "runs").exists()
 
 
+def test_make_takes_the_name_of_a_matrix(workshop: Workshop) -> None:
+    done = make(workshop.root, "continue", "MATRIX=none")
+    assert done.returncode == 2 and "MATRIX=none: no such matrix" in done.stderr, done.stdout + done.stderr
+
+
 def test_threads_are_shared_where_the_configuration_leaves_them_open(workshop: Workshop) -> None:
     for threads, expected in (("1", None), ("-1", str(max(1, len(os.sched_getaffinity(0)) // 2)))):
         words, environ = workshop.command(
@@ -211,6 +224,40 @@ def test_each_cell_sees_its_own_gpu_alone(workshop: Workshop) -> None:
         spans[told["gpus"]].append((told["time"], unit.last_event(run, "end")["time"]))
     for taken in map(sorted, spans.values()):
         assert len(taken) >= 2 and all(one[1] < other[0] for one, other in itertools.pairwise(taken))
+
+
+def test_gpus_of_another_driver_are_held_from_the_start_of_its_trainer_and_given_back_once(workshop: Workshop) -> None:
+    workshop.runs("test_matrix", **few(["sgd"], seeds="0:2", FILTER="SEED=1"))
+    slots = Slots(["GPU-a"], 1, dict)
+    limits = engine.Limits(1, 0, 0, 0, 0)
+    work = engine.Engine(workshop.matrix, limits, jobs=2, slots=slots, board=status.Board(io.StringIO()))
+    theirs = unit.Trial.claim(workshop.matrix, workshop.matrix.cells[0])  # claimed, and started later
+    assert theirs
+    work._sort(workshop.matrix.cells[:1])
+    assert slots.take(1) == ("GPU-a",)
+    slots.give(("GPU-a",))
+    theirs.run.record("trial", number=1, pid=1, gpus=["GPU-a"])
+    work._watch()
+    assert slots.take(1) is None
+    theirs.release()
+    work._watch()
+    assert [slots.take(1), slots.take(1)] == [("GPU-a",), None]
+
+
+def test_a_driver_that_starts_nothing_keeps_no_cell_from_the_others(workshop: Workshop) -> None:
+    workshop.runs("test_matrix", **few(["sgd"], seeds="0:3", FILTER="SEED=2"))
+    work = engine.Engine(
+        workshop.matrix, engine.Limits(1, 0, 0, 0, 0), jobs=1, slots=None, board=status.Board(io.StringIO())
+    )
+    theirs = unit.Trial.claim(workshop.matrix, workshop.matrix.cells[0])
+    assert theirs
+    work._sort(workshop.matrix.cells[:2])
+    assert work._next()  # as while one of ours was running
+    work._fill()
+    ours = unit.Trial.claim(workshop.matrix, workshop.matrix.cells[1])
+    assert ours
+    for trial in (theirs, ours):
+        trial.release()
 
 
 def test_a_terminal_shows_a_bar_for_each_running_cell(workshop: Workshop) -> None:

@@ -140,6 +140,19 @@ def test_the_bias_switch_removes_every_bias() -> None:
     assert all(bias.abs().max() == 0 for bias in biases)
 
 
+@pytest.mark.parametrize("gelu_tanh", [True, False])
+def test_gelu_is_the_formula_that_was_asked_for(gelu_tanh: bool) -> None:
+    block = tiny(gelu_tanh=gelu_tanh).blocks[0].double()
+    nn.init.constant_(block.attention.out.weight, 0)  # attention adds nothing
+    nn.init.normal_(block.up.weight)
+    x = torch.randn(2, 16, 32, dtype=torch.float64)
+    z = block.up(block.norm2(x))
+    erf = (z / math.sqrt(2)).erf()  # Hendrycks and Gimpel 2016, section 2: exact, and by tanh
+    tanh = (math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)).tanh()
+    expected = x + block.down(z / 2 * (1 + (tanh if gelu_tanh else erf)))
+    torch.testing.assert_close(block(x), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_dropout_acts_in_training_alone() -> None:
     model = tiny(dropout=0.5)
     tokens = torch.randint(64, (2, 16))

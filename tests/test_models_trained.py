@@ -25,7 +25,7 @@ from lib.errors import Refused
 from lib.journal.folder import RunFolder
 from lib.options import ROOT, Faults
 
-SHAPE = {"layers": 2, "heads": 2, "width": 16, "block_size": 32, "bias": False}
+SHAPE = {"layers": 2, "heads": 2, "width": 16, "block_size": 32, "bias": False, "gelu_tanh": False}
 TEXT = b"The cat sat on the mat, and the mat sat on the cat. " * 20
 
 
@@ -235,6 +235,7 @@ def test_a_gpt2_of_bytes_is_exported_without_a_tokenizer(tmp_path: Path, monkeyp
     assert {path.name for path in (run.path / "export").iterdir()} == {"config.json", "model.safetensors"}
     told = json.loads((run.path / "export" / "config.json").read_text())
     assert told["vocab_size"] == 256 and told["kilter"]["run"] == "project/a-run" and told["eos_token_id"] == 0
+    assert told["activation_function"] == "gelu"
 
 
 def test_a_checkpoint_of_another_shape_is_one_line(tmp_path: Path) -> None:

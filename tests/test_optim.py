@@ -79,6 +79,7 @@ def test_a_step_that_is_skipped_changes_nothing_even_the_first(name: str) -> Non
     """By torch's own convention, so that nothing waits for the device."""
     ours, other = Tied(), Tied()
     optimizer, never_skips = optim.build(name, ours, SETTINGS), optim.build(name, other, SETTINGS)
+    assert getattr(optimizer, "_step_supports_amp_scaling", False), "else the loop waits for the device"
     for step in range(20):
         if step % 5 == 0:
             before = weights(ours)

@@ -20,13 +20,14 @@ from lib.errors import Refused
 from lib.options import ROOT
 
 SIZES = {"layers": 2, "heads": 4, "width": 32, "block_size": 16, "vocabulary": 100}
+PUBLISHED = {"bias": True, "gelu_tanh": True}
 TOKENS = torch.arange(30).reshape(2, 15) * 7 % 100
 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def ours(**changes: int) -> GPT2:
     torch.manual_seed(1)
-    return GPT2(**(SIZES | {"bias": True} | changes)).eval()
+    return GPT2(**(SIZES | PUBLISHED | changes)).eval()
 
 
 def randomized(model: torch.nn.Module) -> None:
@@ -47,7 +48,7 @@ def theirs(folder: Path) -> GPT2LMHeadModel:
 
 def exported(model: GPT2, folder: Path) -> GPT2LMHeadModel:
     """What transformers makes of our network."""
-    pretrained.save(model.state_dict(), folder, heads=4, vocabulary=100, end=0, about={})
+    pretrained.save(model.state_dict(), folder, heads=4, gelu_tanh=model.gelu_tanh, vocabulary=100, end=0, about={})
     read, told = GPT2LMHeadModel.from_pretrained(folder, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
     return read.eval()
@@ -62,9 +63,9 @@ def test_a_network_of_transformers_has_the_same_logits_here(tmp_path: Path) -> N
     torch.testing.assert_close(model(TOKENS[:, :-1], TOKENS[:, 1:]), loss, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_network_of_ours_has_the_same_logits_in_transformers(tmp_path: Path, bias: bool) -> None:
-    model = ours(bias=bias)
+@pytest.mark.parametrize(("bias", "gelu_tanh"), [(True, True), (False, True), (False, False)])
+def test_a_network_of_ours_has_the_same_logits_in_transformers(tmp_path: Path, bias: bool, gelu_tanh: bool) -> None:
+    model = ours(bias=bias, gelu_tanh=gelu_tanh)
     randomized(model)
     read = exported(model, tmp_path)
     torch.testing.assert_close(read(TOKENS).logits, model(TOKENS), rtol=1e-4, atol=1e-4)
@@ -74,7 +75,7 @@ def test_a_network_of_ours_has_the_same_logits_in_transformers(tmp_path: Path, b
 def test_out_and_in_again_is_the_same_to_the_bit(tmp_path: Path) -> None:
     model, again = ours(), ours()
     randomized(model)
-    pretrained.save(model.state_dict(), tmp_path, heads=4, vocabulary=100, end=0, about={})
+    exported(model, tmp_path)
     pretrained.load(again, str(tmp_path))
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor[:100], model.state_dict()[name][:100]), name
@@ -89,14 +90,26 @@ def test_a_shorter_block_keeps_the_first_positions(tmp_path: Path) -> None:
 
 def test_another_shape_is_refused_with_all_that_must_be_set(tmp_path: Path) -> None:
     theirs(tmp_path)
-    model = ours(layers=3, heads=2, width=64, block_size=32, bias=False, vocabulary=256)
+    model = ours(layers=3, heads=2, width=64, block_size=32, bias=False, gelu_tanh=False, vocabulary=256)
     with pytest.raises(Refused) as refusal:
         pretrained.load(model, str(tmp_path))
     told = str(refusal.value)
     assert told.startswith(f"GPT2_INIT_FROM={tmp_path}: is of another shape. Set GPT2_LAYERS=2, not 3; GPT2_HEADS=4")
     for part in ("GPT2_WIDTH=32, not 64", "GPT2_BLOCK_SIZE=16 at most", "GPT2_BIAS=y", "100 tokens, not 256"):
         assert part in told
-    assert "\n" not in told
+    assert "GPT2_GELU_TANH=y" in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("activation", "wanted"), [("gelu", "GPT2_GELU_TANH=n"), ("relu", "a network with gelu or gelu_new, not relu")]
+)
+def test_another_activation_is_refused(tmp_path: Path, activation: str, wanted: str) -> None:
+    theirs(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace("gelu_new", activation))
+    with pytest.raises(Refused) as refusal:
+        pretrained.load(ours(), str(tmp_path))
+    assert str(refusal.value) == f"GPT2_INIT_FROM={tmp_path}: is of another shape. Set {wanted}"
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
@@ -147,7 +160,7 @@ from gpt2 import pretrained
 from gpt2.model import GPT2
 from lib.errors import guarded
 def main():
-    model = GPT2(layers=2, heads=4, width=32, block_size=16, vocabulary=100, bias=True).eval()
+    model = GPT2(layers=2, heads=4, width=32, block_size=16, vocabulary=100, bias=True, gelu_tanh=True).eval()
     pretrained.load(model, sys.argv[1])
     print(model(torch.arange(15)[None]).sum().item())
     return 0

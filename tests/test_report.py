@@ -178,6 +178,15 @@ def test_windows_count_by_their_length_and_unknown_values_are_left_out() -> None
     assert found == {"gpu_utilization": 60.0, "gpu_memory_mib": 100.0, "gpu_memory_peak_mib": 100.0, "gpu_cost": 1.0}
 
 
+def test_energy_for_each_unit_is_that_of_all_units() -> None:
+    windows = [
+        {"gpu_window_s": 10.0, "gpu_energy_joules": 1000.0, "gpu_joules_per_image": 1.0},  # 1000 images
+        {"gpu_window_s": 10.0, "gpu_energy_joules": 500.0, "gpu_joules_per_image": 5.0},  # 100, and the rest waiting
+        {"gpu_window_s": 10.0, "gpu_energy_joules": None, "gpu_joules_per_image": None},
+    ]
+    assert outcomes.monitored(windows)["gpu_joules_per_unit"] == pytest.approx(1500 / 1100)
+
+
 def test_without_gpus_it_says_how_to_measure(project: Path, tmp_path: Path) -> None:
     assert "GPU_MONITOR=y" in built(made_matrix(project), tmp_path).sections["gpus"]
 
@@ -241,7 +250,10 @@ def test_what_differs_is_told_with_the_axis_that_it_follows(project: Path) -> No
     }  # fmt: skip
     other = {"OPTIMIZER_SGD": False, "OPTIMIZER_ADAMW": True, "LEARNING_RATE": 0.004, "BATCH_SIZE": 32}
     runs = [
-        made_run(project, f"{optimizer}-{seed}", {**of, "OPTIMIZER": optimizer, "SEED": seed, "N": seed})
+        made_run(
+            project, f"{optimizer}-{seed}",
+            {**of, "OPTIMIZER": optimizer, "SEED": seed, "N": seed, "TRACKER_GROUP": f"m-{seed}"},
+        )
         for optimizer, of in (("sgd", values), ("adamw", other)) for seed in range(2)
     ]  # fmt: skip
     found = [outcomes.read(run, axes=None, command="", why="") for run in runs]
@@ -249,7 +261,7 @@ def test_what_differs_is_told_with_the_axis_that_it_follows(project: Path) -> No
     assert "LEARNING_RATE\nOPTIMIZER\n0.1 (sgd); 0.004 (adamw)" in told
     assert "MOMENTUM\nOPTIMIZER\n0.9 (sgd); – (adamw)" in told
     assert "N\n0 (2 runs); 1 (2 runs)" in told
-    assert "OPTIMIZER_SGD" not in told and "BATCH_SIZE\n32" in told
+    assert "OPTIMIZER_SGD" not in told and "TRACKER_GROUP" not in told and "BATCH_SIZE\n32" in told
     assert "torch\n2.13.0" in told
 
 

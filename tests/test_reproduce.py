@@ -230,7 +230,7 @@ def test_a_killed_original_is_compared_as_far_as_it_came(trained: Path, original
     events.write_text("".join(line for line in events.read_text().splitlines(True) if '"end"' not in line))
     journal.write_text("".join(journal.read_text().splitlines(True)[:3]) + '{"seq":3,"time":1,"st')
     same, (line,) = reproduce.verdict(original, run)
-    assert same and line.startswith("identical 8 values of ")
+    assert same and line.startswith("identical 10 values of ")
     assert line.endswith(" at 3 steps that both runs have (the original: killed)")
     journal.unlink()
     nothing = f"compared  nothing: {original.path} (killed) has no step in common with this run"
@@ -268,7 +268,7 @@ def test_a_run_of_two_processes_is_reproduced_by_two(trained: Path) -> None:
     assert [machine["processes"] for machine in first.machines] == [2]
     done = make(trained, "reproduce", f"RUN={first.path}")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "-m torch.distributed.run --standalone --nproc-per-node=2 lenet5/train.py --reproduce " in done.stdout
+    assert "torchrun --standalone --nproc-per-node 2 --shutdown-timeout 300 lenet5/train.py --reproduce " in done.stdout
     assert done.stdout.count("identical 21 values") == 1 and "differs   nothing: " in done.stdout
 
 

@@ -18,6 +18,7 @@ import torch
 
 from lib.journal.folder import RunFolder
 from lib.options import ROOT
+from lib.track.settings import Settings
 
 ODD = {
     **dict.fromkeys(["step", "_step_", "a.b", "val/loss", "é", "media._types", "epoch"], 0.5),
@@ -123,7 +124,7 @@ import sys, time
 from pathlib import Path
 from lib.journal.folder import RunFolder
 from lib.track import client, to_wandb
-to_wandb.SETTINGS.init_timeout = 2.0
+to_wandb.ANSWER_S = 2.0
 tracker = client.connect("wandb", RunFolder(Path(sys.argv[1])))
 began = time.monotonic()
 try:
@@ -145,3 +146,11 @@ def test_a_dead_server_is_an_error_in_a_bounded_time(store: RunFolder, *, listen
         output = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120).stdout
     withdraws, seconds, _ = output.splitlines()[-1].split()
     assert withdraws == "False" and int(seconds) < 40
+
+
+def test_its_own_sampling_of_gpus_is_off_unless_asked_for() -> None:
+    from lib.track import to_wandb
+
+    for wanted in (False, True):
+        (told,) = Settings(60, enable_wandb=True, gpu_monitor_native=wanted).enabled().values()
+        assert to_wandb._settings(samples_gpus=told["samples_gpus"]).x_disable_stats is not wanted

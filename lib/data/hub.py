@@ -25,15 +25,13 @@ def load(
     """
     with readable(repository, instead=instead):
         _ask_once()
-        import datasets
-
         asked: dict[str, Any] = {"split": split, "streaming": streaming}
         try:
-            return datasets.load_dataset(repository, config, **asked)
+            return _loaded(repository, config, **asked)
         except RuntimeError as failure:
             if not str(failure).startswith(NO_SCRIPTS):
                 raise
-            return datasets.load_dataset(repository, data_dir=config, revision=CONVERTED, **asked)
+            return _loaded(repository, data_dir=config, revision=CONVERTED, **asked)
 
 
 def local(kind: str, paths: Sequence[Path], *, split: str | None = None, streaming: bool = False) -> Any:
@@ -42,13 +40,11 @@ def local(kind: str, paths: Sequence[Path], *, split: str | None = None, streami
     Raises:
         DataError: they can't be read.
     """
-    import datasets
-
     where: dict[str, Any] = {"data_files": _by_split(paths) if split is None else [str(path) for path in paths]}
     if kind == "imagefolder":
         where = {"data_dir": str(paths[0])}
     with read_from(f"DATASET_PATH={paths[0]}"):
-        return datasets.load_dataset(kind, split=split, streaming=streaming, **where)
+        return _loaded(kind, split=split, streaming=streaming, **where)
 
 
 @contextlib.contextmanager
@@ -75,6 +71,17 @@ def readable(repository: str, *, instead: str) -> Iterator[None]:
         ) from failure
 
 
+def _loaded(*named: str | None, **asked: Any) -> Any:
+    """`datasets.load_dataset`; a failure of its own kind, which says too little, is a ValueError with the cause."""
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return datasets.load_dataset(*named, **asked)
+    except DatasetsError as failure:
+        raise ValueError(_reason(failure.__cause__ or failure)) from failure
+
+
 def _by_split(paths: Sequence[Path]) -> dict[str, list[str]]:
     """Files by what their names begin with: train, test or validation, as the hub names them; else they are train."""
     named: dict[str, list[str]] = {}
@@ -85,7 +92,9 @@ def _by_split(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def _reason(failure: BaseException) -> str:
-    return (str(failure).strip() or type(failure).__name__).splitlines()[0]
+    first, *rest = (str(failure).strip() or type(failure).__name__).splitlines()
+    because = [line for line in rest[-1:] if line.startswith("because ")]  # columns that differ, after all of them
+    return " ".join([first, *because])
 
 
 def _ask_once() -> None:

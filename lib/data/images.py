@@ -7,6 +7,7 @@ a folder with a subfolder for each class, and parquet files, are read alike.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -198,11 +199,13 @@ def _on_disk(place: Path, tables: list[Path], label: str) -> Opened:
 
 def _digits() -> Raw:
     """1,797 digits of 8x8 pixels and 17 grey levels (UCI optdigits): 1,437 to train on and 360 held out."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = np.rint(digits.images[:, None] * (WHITE / DIGITS_WHITE)).astype(np.uint8)  # (N, 8, 8) -> (N, 1, 8, 8)
-    labels = digits.target.astype(np.int64)
+    package = importlib.util.find_spec("sklearn")  # its file alone: the package takes a second to import
+    if package is None or package.origin is None:
+        raise DataError("DATASET=digits: scikit-learn, which ships them, is not installed. pip install scikit-learn")
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=int)
+    greys = table[:, :-1].reshape(-1, 1, 8, 8)  # (N, 64) -> (N, 1, 8, 8)
+    pixels = np.rint(greys * (WHITE / DIGITS_WHITE)).astype(np.uint8)
+    labels = table[:, -1].astype(np.int64)
     digest = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
     return pictures.divided(Raw(pixels, labels, pixels[:0], labels[:0], digest))
 

@@ -21,7 +21,6 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 HELD_OUT_EVERY = 5  # one image in five, where a data set brings none to hold out
 DIGESTS = "sha256.json"
-CHUNK = 1 << 24  # bytes that are hashed at once
 
 
 class Raw(NamedTuple):
@@ -142,10 +141,7 @@ def _grey(rows: Any, picture: str) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     if not path.is_file():
         return ""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -112,7 +112,7 @@ def _blocks(rows: Iterable[list[bytes]], documents: Documents, limit: int) -> It
     """The documents of one shard after the other, and how far they were read; the last document is never cut."""
     block: list[bytes] = []
     size = 0
-    for row in rows:
+    for row in rows if limit > 0 else ():  # all may be there already, for want of the last file alone
         block += row
         size += sum(len(document) + 1 for document in row)
         if size >= min(SHARD_BYTES, limit):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib.gpu.readings import Gpu, Reading
@@ -13,6 +13,20 @@ MOST = 5  # times that one thing of one GPU is told
 SPIN_S, SPIN_STEPS = 60.0, 10  # without a step, the longer of the two
 SPIN_UTILIZATION, SPIN_POWER = 95.0, 0.4  # [%] at least, and of the power limit at most
 QUIET = ("sm_active", "tensor_active")  # only the newest GPUs have them: nobody misses them
+
+
+def told(event: Mapping[str, Any], *, host: str = "") -> str:
+    """An event of the sampler, of `host` where that is to be said, as a short line: `gpu 2 lost: GPU is lost`."""
+    which = ", ".join(str(position) for position in event.get("gpus", ()))
+    gpus = f"gpu {which}{f' of {host}' if host else ''}"
+    match event["event"]:
+        case "lost":
+            return f"{gpus} lost: {event['why']}"
+        case "lacks":
+            return f"{gpus} lacks {event['field']}: {event['why']}"
+        case "back":
+            return f"{gpus}: {event['field']} is back"
+    return str(event.get("why") or event.get("what", ""))
 
 
 class Faults:

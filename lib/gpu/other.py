@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import psutil
 from lib.gpu.readings import FIELDS, HOST_FIELDS, Absent, Gpu, Reading
 
 MIB = 1 << 20
+LEAST_S = 0.1  # of a processor's time between two looks, for psutil to tell its load
 COUNTERS = {  # field -> PyTorch's function, and what its answer is divided by
     "utilization": ("utilization", 1),
     "memory_used": ("device_memory_used", MIB),
@@ -62,6 +64,7 @@ class Host:
         self.about = f"{psutil.cpu_count()} processors"
         self.gpus = [Gpu(0, "", "host", memory)]
         psutil.cpu_percent()  # the first call only begins to count
+        time.sleep(LEAST_S)
 
     def read(self, position: int) -> Reading:
         memory = psutil.virtual_memory()

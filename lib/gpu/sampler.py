@@ -29,7 +29,7 @@ from lib.gpu.store import Header, Row, Writer
 from lib.gpu.windows import FIRST, Terms
 
 LOOK_S = 0.5  # at least so often it looks whether the trainer lives
-LAST_MARKS_S = 0.5  # training's end waits for this, at most
+FIRST_SAMPLE_S, LAST_MARKS_S = 0.4, 0.4  # training's end waits for these, at most
 STALE_INTERVALS, STALE_S = 3, 1.0  # without an answer, the longer of the two
 
 
@@ -44,6 +44,7 @@ class Told:
     interval_s: float
     gpu_price_per_hour: float
     electricity_price_per_kwh: float
+    began: float  # time of day from which marks are for this sampler
     kind: str  # nvml, rocm or xpu
     devices: list[dict[str, Any]]
 
@@ -72,9 +73,10 @@ class Sampler:
         self._own = folder / f"rank-{told.rank}"
         self._host = socket.gethostname()
         self._writer = Writer(self._own)
-        self._job = Job(folder, told.terms(), time.time(), self._tell) if told.rank == FIRST else None
+        self._job = Job(folder, told.terms(), told.began, self._tell) if told.rank == FIRST else None
         self._header: Header | None = None
         self._faults = Faults(0)
+        self._sampled = False
         self._full = False  # the disk, and it has been said
         self._heard = time.monotonic()  # when the probe posted last
         self._silent = False
@@ -93,10 +95,19 @@ class Sampler:
             elif time.monotonic() - self._heard > max(STALE_S, STALE_INTERVALS * self._told.interval_s):
                 self._stall()
         self._take()
+        self._first_sample()
         if self._job:
             self._end(self._job)
         with contextlib.suppress(OSError):
             self._writer.close()
+
+    def _first_sample(self) -> None:
+        """A training may be over before the sampler has started: of that, too, there is one."""
+        until = time.monotonic() + FIRST_SAMPLE_S
+        while not self._sampled and (left_s := until - time.monotonic()) > 0:
+            if select.select([self._probe.wake], [], [], left_s)[0]:
+                os.read(self._probe.wake, 4096)
+                self._take()
 
     def _end(self, job: Job) -> None:
         """The last window; the other processes are about to mark their last step, too."""
@@ -157,6 +168,7 @@ class Sampler:
         self._probe.abandon()
 
     def _keep(self, sample: Sample) -> None:
+        self._sampled = True
         row = Row(round(sample.time, 3), [_short(reading) for reading in sample.readings])
         with self._room():
             self._writer.add(row)

@@ -21,6 +21,7 @@ import torch
 
 from lib.files import append_line
 from lib.gpu import store
+from lib.gpu.alarms import told
 from lib.gpu.work import NoWork, Work
 from lib.options import ROOT
 
@@ -93,7 +94,8 @@ class Monitor(NullMonitor):
         self._asked = self._looked = -LOOK_EVERY_S  # when it was looked for news and for windows
         self._revived = -REVIVE_EVERY_S
         self._stale = False
-        self._command: list[str] = []
+        self._told: dict[str, Any] = {}  # as JSON
+        self._started = 0.0  # the sampler that runs now
         self._process: subprocess.Popen[bytes] | None = None
         if rank == 0:
             for old in self._marks.parent.glob("*.jsonl"):  # of an earlier attempt; nobody marks before we all have met
@@ -103,12 +105,11 @@ class Monitor(NullMonitor):
         self._events: dict[Path, store.Tail] = {}
         if local_rank == 0:
             kind, devices = _hardware(device)
-            told = {
+            self._told = {
                 "run": str(run.resolve()), "rank": rank, "world": world, "unit": unit.removesuffix("s"),
                 "interval_s": self._interval_s, "gpu_price_per_hour": settings.gpu_price_per_hour,
                 "electricity_price_per_kwh": settings.electricity_price_per_kwh, "kind": kind, "devices": devices,
             }  # fmt: skip
-            self._command = [sys.executable, "-m", "lib.gpu.sampler", json.dumps(told)]
             self._start()
 
     def begins(self) -> None:
@@ -174,11 +175,13 @@ class Monitor(NullMonitor):
         sampler = self._folder / f"rank-{self._rank}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_FOR_THE_SAMPLER)}
         kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+        self._started = time.time()
+        command = [sys.executable, "-m", "lib.gpu.sampler", json.dumps({**self._told, "began": self._started})]
         try:
             sampler.mkdir(parents=True, exist_ok=True)
             with (sampler / "sampler.log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=kept, cwd=ROOT,
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=kept, cwd=ROOT,
                     start_new_session=True,
                 )  # fmt: skip
         except OSError as problem:  # no memory, no process, a full disk: training goes on
@@ -198,7 +201,8 @@ class Monitor(NullMonitor):
                 yield f"warning: the GPU sampler {how}; another one takes over"
             return
         with contextlib.suppress(OSError):
-            age_s = time.time() - (self._folder / f"rank-{self._rank}" / store.SAMPLES).stat().st_mtime
+            written = (self._folder / f"rank-{self._rank}" / store.SAMPLES).stat().st_mtime
+            age_s = time.time() - max(written, self._started)  # until it has begun, what an earlier attempt has left
             stale = age_s > max(STALE_S, 3 * self._interval_s)
             if stale and not self._stale:
                 yield f"warning: the GPU sampler has written nothing for {age_s:.0f} s: its values are stale"
@@ -214,23 +218,20 @@ class Monitor(NullMonitor):
             if path not in self._events:
                 self._events[path] = self._tail(path)
             for event in self._events[path].read():
-                yield told(event, host=event["host"] if event["host"] != self._self["host"] else "")
+                yield news_of(event, host=event["host"] if event["host"] != self._self["host"] else "")
 
 
-def told(event: Mapping[str, Any], *, host: str = "") -> str:
+def news_of(event: Mapping[str, Any], *, host: str = "") -> str:
     """What an event of a sampler means to the user."""
-    which = ", ".join(str(index) for index in event.get("gpus", []))
-    gpus = f"gpu {which}{f' of {host}' if host else ''}"
+    text = told(event, host=host)
     match event["event"]:
         case "found":
-            return f"gpu: {event['what']}{f' on {host}' if host else ''}"
+            return f"gpu: {text}{f' on {host}' if host else ''}"
         case "lost":
-            return f"warning: {gpus}: {event['why']}; its values and the totals are null until it is back"
-        case "lacks":
-            return f"{gpus}: no {event['field']} ({event['why']})"
-        case "back":
-            return f"{gpus}: {event['field']} is back"
-    return f"warning: gpu: {event['why']}"
+            return f"warning: {text}; its values and the totals are null until it is back"
+        case "alarm":
+            return f"warning: gpu: {text}"
+    return text
 
 
 def _hardware(device: torch.device) -> tuple[str, list[dict[str, Any]]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from lib.files import shown
 KFD = Path("/dev/kfd")  # AMD's driver
 LAST_S = 300  # for the last checkpoint after Ctrl-C; torchrun's own 30 s can be too short for a large model
 MOST = 1024
+WITHOUT_HANG_UP = ["--signals-to-handle", "SIGTERM,SIGINT,SIGQUIT"]  # torchrun hears SIGHUP even when nohup ignores it
 
 
 def visible() -> int:
@@ -24,7 +27,8 @@ def visible() -> int:
     PyTorch, which takes seconds to import, is asked only when a driver says that there could be several.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    most = _nvidia() if listed is None else min(_nvidia(), len(listed.split(",")))
+    named = [] if listed is None else list(itertools.takewhile(lambda name: name not in ("", "-1"), listed.split(",")))
+    most = _nvidia() if listed is None else min(_nvidia(), len(named))
     if most < 2 and not KFD.exists():
         return most
     import torch
@@ -68,7 +72,7 @@ def line(processes: int, words: Sequence[str]) -> str:
     """How `words`, a script and its flags, are typed at the root to start as so many processes."""
     tool = Path(sys.executable) if processes == 1 else Path(sys.executable).with_name("torchrun")
     variables = [f"{name}={value}" for name, value in _surroundings(processes).items()]
-    return shlex.join([*variables, shown(tool, Path.cwd()), *_together(processes), *words])
+    return shlex.join([*variables, shown(tool, Path.cwd()), *together(processes), *words])
 
 
 def become(root: Path, processes: int, words: Sequence[str]) -> NoReturn:
@@ -85,8 +89,9 @@ def become(root: Path, processes: int, words: Sequence[str]) -> NoReturn:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say it themselves
+    own = WITHOUT_HANG_UP if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else []
     try:
-        run.main([*_together(processes), *words])
+        run.main([*together(processes), *own, *words])
     except ChildFailedError as failed:
         status = failed.get_first_failure()[1].exitcode
         sys.exit(status if status >= 0 else 128 - status)  # a process that a signal ended has minus its number
@@ -95,7 +100,8 @@ def become(root: Path, processes: int, words: Sequence[str]) -> NoReturn:
     sys.exit(0)
 
 
-def _together(processes: int) -> list[str]:
+def together(processes: int) -> list[str]:
+    """torchrun's own flags for so many processes of a script; none for one."""
     if processes == 1:
         return []
     return ["--standalone", "--nproc-per-node", str(processes), "--shutdown-timeout", str(LAST_S)]

@@ -103,8 +103,7 @@ class Loop:
 
     def restore(self) -> None:
         """Go back to the newest checkpoint that is whole, if there is one."""
-        folder = self.run.store.checkpoints
-        if saved := dist.agreed(checkpoint.latest(folder) if dist.rank() == 0 else None):
+        if saved := self.newest():
             for line in saved.passed_over:
                 self.progress.say(f"warning: {line}")
             self.load(saved)
@@ -119,6 +118,19 @@ class Loop:
             self.progress.say(f"goes on after step {self.at.step} of {self.steps}")
         self.progress.resume(self.at.step)
 
+    def newest(self) -> checkpoint.Saved | None:
+        """The checkpoint to go on from, as rank 0 finds it. Raises Refused, on every process, when all are damaged."""
+        found: checkpoint.Saved | Refused | None = None
+        if dist.rank() == 0:
+            try:
+                found = checkpoint.latest(self.run.store.checkpoints)
+            except Refused as refusal:
+                found = refusal
+        agreed: checkpoint.Saved | Refused | None = dist.agreed(found)
+        if isinstance(agreed, Refused):
+            raise agreed
+        return agreed
+
     def load(self, saved: checkpoint.Saved) -> None:
         """Put what was saved back where it came from. Raises Refused when it is another model's."""
         weights, state = saved.load()
@@ -132,8 +144,8 @@ class Loop:
 
     def train(self) -> None:
         """Every step from where we are to the end, or until we are told to stop."""
-        if self.at.step == 0:
-            self.validate()
+        if self.at.step % self.plan.eval_interval == 0 and self.at.validated != self.at.step:
+            self.validate()  # at the start, or where a signal came first
         batches = self.task.batches(self.at.step * self.plan.gradient_accumulation)
         self.task.model.train()
         self.finished = ended = self.at.step >= self.steps
@@ -228,6 +240,7 @@ class Loop:
             self.task.model.eval()
             with autocast(self.device, self.plan.precision):
                 self.at.validation = self.task.evaluate()
+            self.at.validated = self.at.step
             self.task.model.train()
             self.run.log(self.at.validation, self.at.step)
             self.progress.say(f"step {self.at.step}/{self.steps}  {describe(self.at.validation)}")

@@ -12,7 +12,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last comes when
 
 
 class Stop:
-    """Notices SIGINT, SIGTERM and SIGHUP, so that the loop can end after a whole step; a second Ctrl-C ends at once."""
+    """Notices SIGINT, SIGTERM and SIGHUP, so that the loop can end after a whole step; a second Ctrl-C ends at once.
+
+    A SIGHUP that is ignored, as `nohup` has it, stays so.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
@@ -23,7 +26,9 @@ class Stop:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._notice) for number in STOPPING}
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        noticed = [number for number in STOPPING if not (ignored and number == signal.SIGHUP)]
+        before = {number: signal.signal(number, self._notice) for number in noticed}
         try:
             yield
         finally:
@@ -53,10 +58,10 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside does not count as work."""
-        began = time.monotonic()
+        """What happens inside does not count as work; a pause within a pause counts once."""
+        began, before_s = time.monotonic(), self._paused_s
         yield
-        self._paused_s += time.monotonic() - began
+        self._paused_s = before_s + time.monotonic() - began
 
     def rate(self) -> float:
         """Batches per second of work since the last call."""

@@ -14,12 +14,13 @@ FIRST = 20  # steps from which on there is a usual norm
 class Guard:
     """Judges each step by the norm of its gradient, a 0-dimensional tensor on the device; nothing is read there.
 
-    `mode` is off, warn, skip or stop; `spike_factor` 0 finds only what is not finite.
+    `mode` is off, warn, skip or stop; `spike_factor` 0 finds only what is not finite. With a `scaled` loss that is left
+    to the scaler: finding its limit overflows now and then, and it leaves those steps out itself.
     """
 
-    def __init__(self, mode: str, spike_factor: float, device: torch.device) -> None:
+    def __init__(self, mode: str, spike_factor: float, device: torch.device, *, scaled: bool = False) -> None:
         self.skips = mode in ("skip", "stop")
-        self._mode, self._factor = mode, spike_factor
+        self._mode, self._factor, self._scaled = mode, spike_factor, scaled
         self._usual = torch.zeros((), device=device)  # mean norm; a spike counts as the largest that is none
         self._good = torch.zeros((), device=device)  # how many there were
         self._bad = torch.zeros((), device=device)  # steps since the last `report`
@@ -28,13 +29,14 @@ class Guard:
         """1.0 when the step with this gradient norm is a bad one, else 0.0; None when nobody looks."""
         if self._mode == "off":
             return None
-        bad = ~torch.isfinite(norm)
+        finite = torch.isfinite(norm)
+        bad = torch.zeros_like(finite) if self._scaled else ~finite
         if self._factor:
-            bad |= (self._good >= FIRST) & (norm > self._factor * self._usual)
+            bad |= finite & (self._good >= FIRST) & (norm > self._factor * self._usual)
             kept = torch.where(self._good > 0, MEMORY, 0.0)
             seen = torch.where(bad, self._factor * self._usual, norm)  # a lasting rise becomes usual in the end
-            self._usual = torch.where(torch.isfinite(norm), self._usual * kept + seen * (1 - kept), self._usual)
-            self._good += ~bad
+            self._usual = torch.where(finite, self._usual * kept + seen * (1 - kept), self._usual)
+            self._good += finite & ~bad
         self._bad += bad
         return bad.float()
 
@@ -57,8 +59,9 @@ class Guard:
         return f"warning: {found}; {'left out' if self.skips else 'GUARD=skip would leave them out'}"
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"usual": self._usual, "good": self._good}
+        return {"usual": self._usual, "good": self._good, "bad": self._bad}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._usual.copy_(state["usual"])
         self._good.copy_(state["good"])
+        self._bad.copy_(state["bad"])

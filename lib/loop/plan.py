@@ -67,3 +67,4 @@ class Position:
     time_s: float = 0.0  # in earlier attempts and this one
     world: int = 1  # processes
     validation: dict[str, float] = dataclasses.field(default_factory=dict)  # the latest
+    validated: int = -1  # the step of that

@@ -9,19 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lib import dist
+from lib import capacity, dist
 from lib.gpu.trainer import NullMonitor
 from lib.loop.average import Average
 from lib.loop.guard import Guard
 from lib.loop.plan import Plan
 from lib.loop.terms import Pruner, Task
 
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Inside it matrix products are computed in the half precision that `precision` names, if it names one."""
-    half = HALVES.get(precision)
+    half = capacity.HALF.get(precision)
     return torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None)
 
 
@@ -35,7 +33,7 @@ class Stepper:
         self._task, self._model, self._optimizer, self._pruner = task, model, optimizer, pruner
         self._monitor, self._plan, self._device = monitor, plan, device
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
-        self.guard = Guard(plan.guard, plan.spike_factor, device)
+        self.guard = Guard(plan.guard, plan.spike_factor, device, scaled=plan.precision == "fp16")
         self.average = Average(model, plan.ema_decay)
         self._parts: dict[str, Any] = {  # each has a state, and torch's two methods for it
             "guard": self.guard, "average": self.average, "scaler": self._scaler, "pruner": pruner,

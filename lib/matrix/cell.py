@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 from lib.files import Lock, read_object
 from lib.journal.folder import RunFolder
+from lib.launch.processes import together
 from lib.matrix import source, verdict
 from lib.matrix.plan import Matrix
 from lib.matrix.points import Cell
 
 LOCK = "cell.lock"
 NOT_FOR_A_TRAINER = ("MAKE", "MFLAGS", "KCONF_CLI", "GOAL")  # what make leaves in the environment
-LAST_S = "300"  # torchrun's patience with trainers that save a last checkpoint
 
 
 class State(NamedTuple):
@@ -133,7 +133,8 @@ class Trial:
     def start(self, gpus: Sequence[str], *, processes: int, threads: int) -> None:
         """Start the trainer in a session of its own: Ctrl-C and the end of the driver do not reach it."""
         self.gpus, self.began = tuple(gpus), time.monotonic()
-        command = [sys.executable, *together(processes), *self.matrix.words(self.cell)]
+        torchrun = ["-m", "torch.distributed.run", *together(processes)] if processes > 1 else []
+        command = [sys.executable, *torchrun, *self.matrix.words(self.cell)]
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
                 command, cwd=self.matrix.source, env=self._environment(threads), stdin=subprocess.DEVNULL,
@@ -184,14 +185,6 @@ class Trial:
         kept = {name: text for name, text in os.environ.items() if not name.startswith(NOT_FOR_A_TRAINER)}
         own = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return {**kept, **own, **({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})}
-
-
-def together(processes: int) -> list[str]:
-    """What makes a job of several processes of a script."""
-    if processes == 1:
-        return []
-    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-            "--shutdown-timeout", LAST_S]  # fmt: skip
 
 
 def _complete(matrix: Matrix, cell: Cell) -> None:

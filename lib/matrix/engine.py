@@ -57,6 +57,7 @@ class Engine:
         self._claimed: deque[unit.Trial] = deque()  # ready to start
         self._running: dict[str, unit.Trial] = {}
         self._elsewhere: dict[str, Cell] = {}
+        self._held: dict[str, tuple[str, ...]] = {}  # GPUs that those have, as far as we know
         self._ended: queue.SimpleQueue[unit.Trial] = queue.SimpleQueue()
         self._tries: Counter[str] = Counter()
         self._equal = 0  # failures in a row for one reason
@@ -115,11 +116,15 @@ class Engine:
             trial = self._claimed[0]
             gpus = self._gpus_for(trial.cell)
             if gpus is None:
-                return
+                break
             self._claimed.popleft()
             self._start(trial, gpus)
         if self._running:
             self._next()
+        elif self._claimed:  # another driver may wait for it, while we wait for that one
+            trial = self._claimed.popleft()
+            trial.release()
+            self._queue.appendleft(trial.cell)
         elif not self._elsewhere and not self._queue and not self._claimed and self._alone and not self.is_broken:
             self._queue.append(self._alone.popleft())  # nobody else runs: this one goes next, and alone
 
@@ -147,7 +152,8 @@ class Engine:
     def _start(self, trial: unit.Trial, gpus: tuple[str, ...]) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = max(len(gpus), 1) if gpus else self._processes
-        threads = 0 if trial.cell.threads > 0 or self.jobs == 1 else max(1, cores // (self.jobs * processes))
+        sharing = self.jobs * processes
+        threads = 0 if trial.cell.threads > 0 or sharing == 1 else max(1, cores // sharing)
         trial.start(gpus, processes=processes, threads=threads)
         self._running[trial.cell.id] = trial
         threading.Thread(target=self._follow, args=(trial,), daemon=True).start()
@@ -170,6 +176,8 @@ class Engine:
                 trial.end(Verdict("timeout", f"ran for more than {self.limits.matrix_timeout_s} s"), after_s=GRACE_S)
         for cell in [cell for cell in self._elsewhere.values() if not unit.is_held(self.matrix.run(cell))]:
             self._came_back(cell)
+        for cell in self._elsewhere.values():
+            self._hold(cell)
         running = {trial.cell.name: status.progress(trial.run) for trial in self._running.values()}
         self.board.draw(running, self._summary(running))
 
@@ -226,17 +234,26 @@ class Engine:
     def _wait_for(self, cell: Cell) -> None:
         """Somebody has it, on GPUs that are theirs."""
         self._elsewhere[cell.id] = cell
+        self._hold(cell)
         trial = unit.last_event(self.matrix.run(cell), "trial")
-        if self.slots:
-            self.slots.hold(trial.get("gpus", ()))
         self.board.say(f"wait      {cell.name}: process {trial.get('pid', '?')} has it")
+
+    def _hold(self, cell: Cell) -> None:
+        """Its GPUs are not ours to give. Which they are is known once its trainer has been started."""
+        if self.slots:
+            self._let_go(cell)
+            self._held[cell.id] = tuple(unit.last_event(self.matrix.run(cell), "trial").get("gpus", ()))
+            self.slots.hold(self._held[cell.id])
+
+    def _let_go(self, cell: Cell) -> None:
+        if self.slots:
+            self.slots.give(self._held.pop(cell.id, ()))
 
     def _came_back(self, cell: Cell) -> None:
         """Nobody has it any more."""
         del self._elsewhere[cell.id]
         run = self.matrix.run(cell)
-        if self.slots:
-            self.slots.give(unit.last_event(run, "trial").get("gpus", ()))
+        self._let_go(cell)
         state = unit.state(run)
         if state.name == "done":
             self.done += 1
@@ -264,7 +281,7 @@ class Engine:
         while self._running:
             try:
                 for trial in self._running.values():
-                    trial.end(Verdict("stopped", "the matrix was stopped"), after_s=max(0.0, GRACE_S))
+                    trial.end(Verdict("stopped", "the matrix was stopped"), after_s=GRACE_S)
                 trial = self._ended.get(timeout=TICK_S)
                 del self._running[trial.cell.id]
                 trial.settle()

@@ -88,9 +88,16 @@ class Matrix:
         """The front end that the cells' configurations come from: the frozen one, on the frozen base."""
         return Front(self.source, self.path / DOTCONFIG)
 
+    @cached_property
+    def _group(self) -> dict[str, str]:
+        """The trackers show the cells together, unless their group has a name, or is a run's own processes."""
+        base = self.front.resolved({}).values
+        free = not base.get("TRACKER_GROUP") and base.get("TRACKER_RANKS") == "main"
+        return {"TRACKER_GROUP": self.path.name} if free else {}
+
     def texts(self, cell: Cell) -> dict[str, str]:
         """The files of the cell's run folder that make it the run that it is."""
-        own = {"TRACKER_PROJECT": self.project.name, "TRACKER_RUN_NAME": cell.name}
+        own = {"TRACKER_PROJECT": self.project.name, "TRACKER_RUN_NAME": cell.name, **self._group}
         resolved = self.front.resolved({**cell.axes, **own})
         return Options(cell.model, resolved).record().files
 
@@ -111,7 +118,8 @@ def find(runs: Path, text: str) -> Matrix:
     """The matrix that MATRIX=text means, by name or path; without it the one that was started last."""
     found = sorted(runs.glob(f"*/matrices/*/{FILE}"), key=lambda path: path.stat().st_mtime)
     if text:
-        named = [path for path in found if text in (path.parent.name, str(path.parent)) or path.parent == Path(text)]
+        place = Path(text).resolve()  # make is called at the root, from which paths are shown, too
+        named = [path for path in found if text == path.parent.name or path.parent.resolve() == place]
         named = named or [path for path in found if path.parent.name.rpartition("-")[0] == text]
         if not named:
             known = ", ".join(path.parent.name for path in found[-3:]) or "none yet"

@@ -75,6 +75,7 @@ def rerun(root: Path, environ: Environ) -> int:
     text = kconf.typed(environ, "FILTER")
     if not text:
         raise Refused("rerun: say which cells, such as FILTER='OPTIMIZER=sgd SEED=0'; FILTER='*' is all of them")
+    _check_source(root, matrix)
     runs = [matrix.run(chosen) for chosen in matrix.chosen(text)]
     if held := [run.name for run in runs if cell.is_held(run)]:
         raise Refused(f"rerun: {len(held)} of these are running, such as {held[0]}. End them first, or wait")
@@ -129,7 +130,7 @@ def report(root: Path, environ: Environ) -> int:
 
 
 def export(root: Path, environ: Environ) -> int:
-    """Write a table of every run of the project (of all projects without a matrix)."""
+    """Write a table of every run of all projects."""
     from lib import report as reports
 
     kconf.only(environ, "export-results", "O")
@@ -194,8 +195,7 @@ def _say_what(asked: Asked) -> None:
 
 def _drive(root: Path, environ: Environ, matrix: Matrix, asked_jobs: int) -> int:
     """Run what FILTER chooses of the matrix, then write the report."""
-    if not matrix.source.is_dir():
-        raise Refused(f"{shown(matrix.source, root)}: the matrix's code is gone. make test_matrix starts it anew")
+    _check_source(root, matrix)
     text = kconf.typed(environ, "FILTER")
     chosen = matrix.chosen(text) if text else list(matrix.cells)
     made = kconf.resolve(matrix.source, base=matrix.path / DOTCONFIG, assignments=[])
@@ -217,6 +217,12 @@ def _drive(root: Path, environ: Environ, matrix: Matrix, asked_jobs: int) -> int
         print(f"why       {shown(matrix.project, root)}/<cell>/trial-N.log; make continue tries these again")
     _report(root, matrix)
     return 0 if succeeded else 1
+
+
+def _check_source(root: Path, matrix: Matrix) -> None:
+    """Before anything is moved or started."""
+    if not matrix.source.is_dir():
+        raise Refused(f"{shown(matrix.source, root)}: the matrix's code is gone. make test_matrix starts it anew")
 
 
 def _opening(root: Path, matrix: Matrix, chosen: list[Cell], jobs: int, slots: gpus.Slots | None) -> None:

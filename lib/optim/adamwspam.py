@@ -91,6 +91,9 @@ class AdamWSPAM(Optimizer):
         eps: added to the square root of the second moment, which is not corrected for its bias by then.
     """
 
+    found_inf: Tensor | None = None
+    _step_supports_amp_scaling = True  # torch's word for who leaves a step out by `found_inf`, without the host
+
     def __init__(
         self,
         groups: Groups,
@@ -105,7 +108,6 @@ class AdamWSPAM(Optimizer):
     ) -> None:
         spam = {"theta": theta, "interval": interval, "warmup": warmup, "guard": guard}
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, **spam})
-        self.found_inf: Tensor | None = None
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
         large = sum(own_share(parameter).numel() for parameter in parameters) >= WORTH_COMPILING

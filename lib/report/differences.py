@@ -12,7 +12,7 @@ from lib.report.groups import varying
 from lib.report.markup import UNKNOWN, Table
 from lib.report.outcomes import SEED, Outcome
 
-NAMES = ("TRACKER_PROJECT", "TRACKER_RUN_NAME", SEED)  # differ from run to run, and say nothing of it
+NAMES = ("TRACKER_PROJECT", "TRACKER_RUN_NAME", "TRACKER_GROUP", SEED)  # differ from run to run, and say nothing of it
 MOST_VALUES = 8  # of a symbol that are listed
 
 

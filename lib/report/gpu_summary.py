@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from lib.gpu import balance
+from lib.gpu.alarms import told
 from lib.gpu.readings import THROTTLE
 from lib.progress import duration
 from lib.report.gpu_recording import Array, Card, Recording, Track, stretches
@@ -159,24 +159,10 @@ def _said(recording: Recording) -> Iterator[tuple[str, str]]:
             yield "lost", f"{who}: {', '.join(f'{duration(begin)} to {duration(end)}' for begin, end in spans[:5])}"
     events = [event for event in recording.events if event["event"] != "found"]
     for event in events[:MOST_EVENTS]:
-        yield "alarms", f"after {duration(event['seconds'])}: {told(event, hosts=len(recording.hosts))}"
+        said = told(event, host=event["host"] if len(recording.hosts) > 1 else "")
+        yield "alarms", f"after {duration(event['seconds'])}: {said}"
     if len(events) > MOST_EVENTS:
         yield "alarms", f"and {len(events) - MOST_EVENTS} more, in {recording.run.path.name}/gpu/rank-*/events.jsonl"
-
-
-def told(event: Mapping[str, Any], *, hosts: int = 1) -> str:
-    """An event of a sampler, of one of so many hosts, as a short line: `gpu 2 lost: GPU is lost`."""
-    which = ", ".join(str(position) for position in event.get("gpus", ()))
-    where = f" of {event['host']}" if hosts > 1 else ""
-    gpus = f"gpu {which}{where}"
-    match event["event"]:
-        case "lost":
-            return f"{gpus} lost: {event['why']}"
-        case "lacks":
-            return f"{gpus} lacks {event['field']}: {event['why']}"
-        case "back":
-            return f"{gpus}: {event['field']} is back"
-    return str(event.get("why") or event.get("what", ""))
 
 
 def _balance(recording: Recording) -> Iterator[tuple[str, str]]:

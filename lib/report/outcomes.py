@@ -14,7 +14,7 @@ from lib.plot import Curve, curve
 
 SEED = "SEED"
 AXES = ("MODEL", "OPTIMIZER", "PRUNING", "TARGET_SPARSITY", SEED)  # of a run that is not part of a matrix
-SECONDS, ENERGY_KWH = "gpu_window_s", "gpu_energy_total_kwh"
+SECONDS, JOULES, ENERGY_KWH = "gpu_window_s", "gpu_energy_joules", "gpu_energy_total_kwh"
 MEANS = {  # number of an outcome -> what was logged of each window, whose mean over the run it is
     "gpu_utilization": "gpu_average_utilization",
     "gpu_memory_mib": "gpu_total_memory_used",
@@ -142,7 +142,7 @@ def monitored(logged: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         found[name] = max(_known(windows, source), default=None)
     for name, source in LAST.items():
         found[name] = next(reversed(_known(windows, source)), None)
-    found["gpu_joules_per_unit"] = next((mean for unit in PER_UNIT if (mean := _mean(windows, unit)) is not None), None)
+    found["gpu_joules_per_unit"] = next((all_over for unit in PER_UNIT if (all_over := _per_unit(windows, unit))), None)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -161,6 +161,14 @@ def _mean(windows: Sequence[Mapping[str, Any]], name: str) -> float | None:
     known = [(float(values[name]), float(values[SECONDS])) for values in windows if _is_finite(values.get(name))]
     total = math.fsum(seconds for _, seconds in known)
     return math.fsum(value * seconds for value, seconds in known) / total if total > 0 else None
+
+
+def _per_unit(windows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Energy over units, of all windows in which both are known; the mean of rates would count idle time too much."""
+    pairs = [(values.get(JOULES), values.get(name)) for values in windows]
+    known = [(joules, each) for joules, each in pairs if _is_finite(joules) and _is_finite(each) and joules and each]
+    units = math.fsum(joules / each for joules, each in known)
+    return math.fsum(joules for joules, _ in known) / units if units else None
 
 
 def _known(windows: Sequence[Mapping[str, Any]], name: str) -> list[float]:

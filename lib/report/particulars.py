@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lib.gpu import balance
+from lib.progress import duration
 from lib.report import markup, statistics
 from lib.report.comparison import plus_minus
 from lib.report.groups import Group, Part
@@ -39,13 +40,6 @@ def facts(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     if kwh := sum(outcome.numbers.get("gpu_energy_kwh", 0.0) for outcome in outcomes):
         found.append((f"{kwh:.3g} kWh", "by the GPUs"))
     return found
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `12 min`, `3.5 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
 def gpus(parts: Sequence[Part], most: int) -> str:
