@@ -62,9 +62,12 @@ def test_a_reading_has_each_value_in_its_unit(tmp_path: Path) -> None:
     expected = {
         "utilization": 90, "memory_used": 18000,  # version 1 of the call would say 18513
         "temperature": 66, "power": 244.5, "sm_clock": 1560,
-        "memory_clock": 5666, "throttle": 4, "energy": 1000, "sm_active": None, "tensor_active": None,
+        "memory_clock": 5666, "throttle": 4, "sm_active": None, "tensor_active": None,
     }  # fmt: skip
-    assert by_name(reading) == expected
+    found = by_name(reading)
+    energy = found.pop("energy")
+    assert energy is not None and energy >= 1000, "in this process the counter goes on from test to test"
+    assert found == expected
     assert not reading.faults
 
 
