@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,16 @@ def test_a_lost_gpu_is_null_and_so_are_the_totals_and_they_come_back() -> None:
         assert (expected <= unknown) == (valid[-1] == 3)
         assert values["gpu_load_balance_quality"] == ("Unknown" if valid[-1] == 3 else "Excellent")
     assert valid == [4, 3, 4]
+
+
+def test_a_gpu_that_is_lost_from_the_start_is_one_of_four_and_nobodys_own() -> None:
+    whole = header()
+    gpus = (*whole.gpus[:2], Gpu(2, "", "NVIDIA GPU"), whole.gpus[3])
+    windows = started()
+    windows.describe(0, replace(whole, gpus=gpus))
+    values = closed_of(windows, [[gpu(), gpu(), None, gpu()]] * 10).values
+    assert values["gpu_count_valid"] == 3 and values["gpu_3_utilization"] == 90
+    assert values["gpu_average_utilization"] is None and values["gpu_load_balance_quality"] == "Unknown"
 
 
 def test_a_value_that_is_missing_now_and_then_costs_nothing_and_a_third_too_many_the_mean() -> None:

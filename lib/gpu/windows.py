@@ -180,7 +180,7 @@ class Windows:
     def _job(self) -> list[Key]:
         """The GPUs of the job: those that its processes compute on, in their order; else all that are visible."""
         gpus = self._gpus()
-        places = {gpu.uuid: key for key, gpu in gpus.items()}
+        places = {gpu.uuid: key for key, gpu in gpus.items() if gpu.uuid}  # one that is lost has none
         named = [places.get(rank.uuid) for _, rank in sorted(self.ranks.items())]
         known = [key for key in named if key is not None]
         whole = len(named) == self.terms.world and len(known) == len(named)
