@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from statistics import median
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from lib.journal import environment  # noqa: E402
 from lib.matrix import axes, engine, source, status  # noqa: E402
 from lib.matrix.plan import Matrix  # noqa: E402
 from lib.matrix.points import Cell, Front  # noqa: E402
@@ -84,7 +84,7 @@ def planned(place: Path, seeds: int) -> str:
 def speed_up(place: Path) -> str:
     """Of two cells at a time, each on one thread."""
     one, two = (seconds(run, made(place / str(jobs), BUSY, 6), jobs) for jobs in (1, 2))
-    cores = len(os.sched_getaffinity(0))
+    cores = environment.cores()
     return f"JOBS=2 is {one / two:.2f} times as fast as JOBS=1, cells of {WORK_S} s on {cores} cores"
 
 

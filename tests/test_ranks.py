@@ -18,6 +18,19 @@ from lib.journal.folder import RunFolder
 QUICK = ["--max-iters=6", "--log-interval=2", "--eval-samples=1", "--eval-interval=6", "--batch-size=8", "--device=cpu"]
 
 
+# A line for each training process as Python ends: how many of its threads are the process group's.
+LEFT = """
+import atexit, os, sys
+
+def tell():
+    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+    print("LEFT", sum("gloo" in name for name in names), flush=True)
+
+if "RANK" in os.environ:
+    atexit.register(tell)
+"""
+
+
 def job(clone: Path, *flags: str) -> RunFolder:
     """Two nodes of two processes each, as torchrun starts them; the folder of the run."""
     with socket.socket() as probe:
@@ -77,3 +90,15 @@ def test_main_node_and_all_give_one_two_and_four_runs_in_one_group(
     group = {"main": [], "node": [store.name], "all": ["both-nodes"]}[strategy]
     assert sorted({run["run_group"] for run in found if run.get("run_group")}) == group
     assert len({run["run_id"] for run in found}) == max(1, len(names))
+
+
+def test_no_thread_of_the_process_group_outlives_training(clone: Path, planted: Path) -> None:
+    """One that does wants the GIL back while Python ends, and aborts the process (pytorch/pytorch pull 179291)."""
+    planted.write_text(LEFT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "lenet5/train.py", *QUICK, "--tracker=none"],
+        cwd=clone, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=170,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if "LEFT" in line] == ["LEFT 0", "LEFT 0"]

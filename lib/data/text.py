@@ -24,6 +24,7 @@ from lib.data.documents import Documents
 from lib.data.progress import MIB
 from lib.data.store import made_once, unmade
 from lib.data.tokenizer import Tokenizer
+from lib.journal import environment
 
 LEARNED_FROM = 32 * MIB  # of training text: more does not change the first thousands of byte pairs much
 NOT_THE_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -134,7 +135,7 @@ def check(source: Source, *, root: Path) -> str:
 
 def _fill(part: Path, read: Documents, source: Source) -> None:
     """Write the tokens of the documents into `part`, going on with what is whole in it."""
-    workers = source.num_workers if source.num_workers > 0 else _cores()
+    workers = source.num_workers if source.num_workers > 0 else environment.cores()
     if source.tokenizer == "trained" and not (part / tokenizer.FILE).exists():
         _learn(part, read, source.tokenizer_vocabulary)
     made = tokenizer.named(source.tokenizer, part)
@@ -147,11 +148,6 @@ def _fill(part: Path, read: Documents, source: Source) -> None:
                 f"DATASET={source.dataset}: nothing to {what} in {meta['documents']} documents. "
                 "Use a larger DATASET_MIB, or more text"
             )
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _learn(part: Path, read: Documents, vocabulary: int) -> None:

@@ -67,6 +67,8 @@ def joined(on: torch.device) -> Iterator[None]:
     if world() == 1:
         yield
         return
+    import torch._dynamo  # noqa: F401  # imported later, as DDP does, it keeps the group, whose threads then abort the exit
+
     if on.type == "cuda":
         torch.cuda.set_device(on)
     group.init_process_group("nccl" if on.type == "cuda" else "gloo")

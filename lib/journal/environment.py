@@ -51,6 +51,11 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: secrets.scrubbed(text, environ) for name, text in sorted(told.items())}
 
 
+def cores() -> int:
+    """How many cores this process may use: what OMP_NUM_THREADS and workers are shared out of."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _git(*words: str) -> str:
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, timeout=10)

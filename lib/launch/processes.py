@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from lib.errors import Refused
 from lib.files import shown
+from lib.journal import environment
 
 KFD = Path("/dev/kfd")  # AMD's driver
 LAST_S = 300  # for the last checkpoint after Ctrl-C; torchrun's own 30 s can be too short for a large model
@@ -111,8 +112,7 @@ def _surroundings(processes: int) -> dict[str, str]:
     """Variables for so many processes: they share the cores, where torchrun itself would give each of them one."""
     if processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // processes))}
+    return {"OMP_NUM_THREADS": str(max(1, environment.cores() // processes))}
 
 
 def _nvidia() -> int:

@@ -51,7 +51,7 @@ def fit(
         Refused: the checkpoints can't be used, the device's memory is too small, or GUARD=stop found a bad gradient.
     """
     loop = Loop(task, optimizer, run, plan, device, pruner or NullPruner(), monitor or NullMonitor())
-    with loop.stop.watching(), loop.progress, explained(task, plan):
+    with loop.stop.watching(), loop.progress, explained(task, plan), averaging(task):
         with loop.monitor:
             loop.restore()
             loop.train()
@@ -76,6 +76,17 @@ def explained(task: Task, plan: Plan) -> Iterator[None]:
         raise Refused(f"out of memory ({str(problem).partition('. ')[0]}). {advice}") from problem
 
 
+@contextlib.contextmanager
+def averaging(task: Task) -> Iterator[None]:
+    """Inside it the task's model averages its gradients over the processes, and keeps their group from ending."""
+    plain = task.model
+    task.model = dist.wrap(plain)
+    try:
+        yield
+    finally:
+        task.model = plain
+
+
 class Loop:
     """One call of `fit`."""
 
@@ -88,7 +99,6 @@ class Loop:
         self.model = task.model  # as it is saved; the task calls the one that averages gradients over the processes
         if plan.compile:
             self.model.compile()
-        task.model = dist.wrap(task.model)
         self.steps = plan.steps(task.batches_per_epoch)
         self.at = Position(world=dist.world())
         self.stop = Stop()

@@ -6,7 +6,6 @@ driver has, or that outlived their driver, are waited for.
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import threading
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from lib.errors import Refused
+from lib.journal import environment
 from lib.matrix import cell as unit
 from lib.matrix import status, times
 from lib.matrix.gpus import Slots
@@ -150,10 +150,9 @@ class Engine:
         return self.slots.take(share(cell, self.slots, self.jobs), need)
 
     def _start(self, trial: unit.Trial, gpus: tuple[str, ...]) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = max(len(gpus), 1) if gpus else self._processes
         sharing = self.jobs * processes
-        threads = 0 if trial.cell.threads > 0 or sharing == 1 else max(1, cores // sharing)
+        threads = 0 if trial.cell.threads > 0 or sharing == 1 else max(1, environment.cores() // sharing)
         trial.start(gpus, processes=processes, threads=threads)
         self._running[trial.cell.id] = trial
         threading.Thread(target=self._follow, args=(trial,), daemon=True).start()
