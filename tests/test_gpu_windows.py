@@ -229,6 +229,17 @@ def test_what_earlier_attempts_have_used_stays_used() -> None:
     assert after.totals["gpu_hours"] == pytest.approx(2 * before.totals["gpu_hours"])
 
 
+def test_a_job_that_turns_out_to_have_fewer_gpus_has_still_used_what_it_had() -> None:
+    windows = started(count=2)
+    first = closed_of(windows, [[gpu(joules=100.0 * time), gpu(joules=100.0 * time)] for time in range(11)])
+    windows.mark(0, {"time": 11.0, "uuid": "GPU-a0", "host": "a"})
+    assert len(windows.job) == 1
+    second = closed_of(
+        windows, [[gpu(joules=100.0 * time), gpu(joules=100.0 * time)] for time in range(12, 22)], first=13
+    )
+    assert (first.totals["joules"], second.totals["joules"]) == (2000, 2000 + 1100)
+
+
 def test_throttling_is_a_share_of_the_gpus_time() -> None:
     seconds = [[gpu(throttle=0x4 if second < 5 else 0x1), gpu(throttle=0x40)] for second in range(10)]
     values = closed_of(started(count=2), seconds).values

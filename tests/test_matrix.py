@@ -131,6 +131,28 @@ def test_two_drivers_never_have_one_cell(workshop: Workshop) -> None:
     assert [steps_of(run) for run in workshop.cells] == [[*range(STEPS)]] * 6
 
 
+def test_a_cell_that_is_killed_is_tried_again_by_one_driver_and_failed_for_none(workshop: Workshop) -> None:
+    workshop.behaves(sgd="0.3")
+    drivers = [workshop.starts("test_matrix", **few(["sgd"], seeds="0", MATRIX_RETRIES=1))]
+    until(lambda: _cells(workshop) and unit.last_event(workshop.cells[0], "start"))
+    drivers.append(workshop.starts("continue"))
+    until(lambda: "has it" in (workshop.root / "said").read_text())
+    os.kill(unit.last_event(workshop.cells[0], "start")["pid"], signal.SIGKILL)
+    assert [driver.wait(100) for driver in drivers] == [0, 0], (workshop.root / "said").read_text()
+    assert steps_of(workshop.cells[0]) == [*range(STEPS)] and trials(workshop.cells) == [2]
+
+
+def test_an_orphan_has_no_more_time_than_it_would_have_had(workshop: Workshop) -> None:
+    workshop.behaves(sgd="60")
+    driver = workshop.starts("test_matrix", **few(["sgd"], seeds="0", MATRIX_TIMEOUT_S=3))
+    until(lambda: _cells(workshop) and unit.last_event(workshop.cells[0], "start"))
+    driver.kill()
+    driver.wait()
+    done = workshop.runs("continue")
+    assert done.returncode == 1 and "wait " in done.stdout and "ran for more than 3 s" in done.stdout, done.stdout
+    assert trials(workshop.cells) == [1] and not unit.is_held(workshop.cells[0])
+
+
 def test_what_is_edited_meanwhile_changes_nothing(workshop: Workshop) -> None:
     workshop.behaves(sgd="0.03")
     driver = workshop.starts("test_matrix", **few(["sgd"], seeds="0:4"))
@@ -180,6 +202,8 @@ def test_a_dry_run_states_the_count_and_writes_nothing(workshop: Workshop) -> No
         ("test_matrix", {"JOBS": "0"}, "JOBS=0: expected a number of cells"),
         ("test_matrix", {"MATRIX_OPTIMIZERS": "adamm"}, "OPTIMIZER=adamm: unknown value; did you mean adam?"),
         ("test_matrix", {"AXES": "SEDE=1"}, "no symbol to vary"),
+        ("test_matrix", {"AXES": "BATCH_SIZE="}, "expected SYMBOL=value,value"),
+        ("test_matrix_dry_run", {"FILTER": "SEED=99"}, "FILTER=SEED=99: none of the 84 cells"),
         ("test_matrix", {"SEDE": "1"}, "did you mean"),
         ("continue", {"SEED": "1"}, "takes no symbols"),
         ("continue", {}, "no matrix below"),

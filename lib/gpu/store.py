@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -266,5 +267,9 @@ def _read(path: Path) -> Iterator[tuple[Header, list[Any]]]:
                         header = Header.of(entry)
                     elif header is not None and isinstance(entry, list):
                         yield header, entry
-    except FileNotFoundError:
+    except (
+        FileNotFoundError,
+        EOFError,
+        zlib.error,
+    ):  # none there; or packed, and damaged since: up to where it is whole
         return

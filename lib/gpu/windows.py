@@ -84,12 +84,12 @@ class Windows:
     def __post_init__(self) -> None:
         self.ranks: dict[int, Rank] = {}
         self.job: list[Key] = []
-        self._earlier_joules = self.totals.get("joules", 0.0)
         self._headers: dict[int, Header] = {}
         self._energy: dict[Key, balance.Energy] = {}
         self._reached: dict[int, float] = {}  # node -> time of its latest sample
         self._tally, self._next = Tally(self.began), Tally(self.began)
         self._joules: dict[Key, float | None] = {}  # at the end of the window before
+        self._counted: dict[Key, float] = {}  # what of each is in the total
         self._cut: tuple[float, int] | None = None  # time and step at which the current window ends
         self._later: list[tuple[int, Mapping[str, Any]]] = []  # marks of after that
         self._step, self._steps, self._units = 0, 0, 0  # the latest, and those of the current window
@@ -282,10 +282,12 @@ class Windows:
             for key in job
         ]
         joules = balance.total(gone)
-        spent = sum(self._energy[key].joules for key in job if key in self._energy)
         known = balance.total(list(now.values())) is not None
-        self.totals["joules"] = self._earlier_joules + spent
-        kwh = self.totals["joules"] / KWH_J
+        for key, spent in now.items():
+            if spent is not None:
+                self.totals["joules"] = self.totals.get("joules", 0.0) + spent - self._counted.get(key, 0.0)
+                self._counted[key] = spent
+        kwh = self.totals.get("joules", 0.0) / KWH_J
         terms = self.terms
         cost = self.totals["gpu_hours"] * terms.gpu_price_per_hour + kwh * terms.electricity_price_per_kwh
         counted = all(self._energy[key].counted for key in job if key in self._energy)

@@ -45,7 +45,7 @@ def listed(settings: Settings, typed: str = "") -> Axes:
     for source, text in (("MATRIX_AXES", settings.matrix_axes), ("AXES", typed)):
         for word in text.split():
             name, equals, values = word.partition("=")
-            if equals:
+            if equals and values:
                 texts[name.removeprefix("CONFIG_")] = (source, values)
             else:
                 faults.append(f"{source}: {word!r}: expected SYMBOL=value,value")

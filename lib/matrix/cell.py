@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from lib.files import Lock, read_object
 from lib.journal.folder import RunFolder
 from lib.launch.processes import together
@@ -62,6 +64,24 @@ def state(run: RunFolder) -> State:
 def is_held(run: RunFolder) -> bool:
     """Whether a driver has the cell, or a trainer lives, also one that was started by hand."""
     return Lock(run.path / LOCK).holder is not None or run.lock.holder is not None
+
+
+def end_orphan(run: RunFolder, why: verdict.Verdict, *, limit_s: float, grace_s: float) -> None:
+    """Ask a trainer that has outlived its driver, and `limit_s`, to stop; `grace_s` later it is killed.
+
+    While the cell is held and its driver is gone one of the trainer's processes lives, and their group has its number.
+    """
+    trial, last = last_event(run, "trial"), last_event(run, "trial", "verdict")
+    driver = (Lock(run.path / LOCK).holder or "").split()
+    if not trial or driver[1:] != [socket.gethostname()] or _lives(int(driver[0])):
+        return
+    age_s, asked = time.time() - trial["time"], last["event"] == "verdict"
+    if not asked and age_s > limit_s:
+        run.record("verdict", number=trial["number"], status=-signal.SIGTERM, kind=why.kind, why=why.why,
+                   seconds=round(age_s, 3))  # fmt: skip
+        _signal(trial["pid"], signal.SIGTERM)
+    elif asked and time.time() - last["time"] > grace_s:
+        _signal(trial["pid"], signal.SIGKILL)
 
 
 def last_event(run: RunFolder, *names: str) -> dict[str, Any]:
@@ -154,9 +174,9 @@ class Trial:
         now = time.monotonic()
         if self._asked_at is None:
             self._asked_at = now
-            self._signal(signal.SIGTERM)
+            _signal(self._process.pid, signal.SIGTERM)
         elif now - self._asked_at > after_s:
-            self._signal(signal.SIGKILL)
+            _signal(self._process.pid, signal.SIGKILL)
 
     def settle(self) -> verdict.Verdict:
         """The verdict, recorded; the cell is free again."""
@@ -170,21 +190,28 @@ class Trial:
         if self.ended_by_us and found.kind != "done":
             found = self.ended_by_us
         if found.kind != "done" and self._process.returncode:
-            self._signal(signal.SIGKILL)  # what it left of its processes would hold memory, or the cell
+            _signal(self._process.pid, signal.SIGKILL)  # what it left of its processes would hold memory, or the cell
         self.run.record("verdict", number=self.number, status=self._process.returncode, kind=found.kind,
                         why=found.why, seconds=round(self.age_s, 3))  # fmt: skip
         self._lock.free()
         return found
 
-    def _signal(self, number: int) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # they have just ended
-            os.killpg(self._process.pid, number)
-
     def _environment(self, threads: int) -> dict[str, str]:
         kept = {name: text for name, text in os.environ.items() if not name.startswith(NOT_FOR_A_TRAINER)}
         own = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return {**kept, **own, **({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})}
+
+
+def _signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # they have just ended
+        os.killpg(group, number)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _complete(matrix: Matrix, cell: Cell) -> None:

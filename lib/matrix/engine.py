@@ -172,13 +172,20 @@ class Engine:
     def _watch(self) -> None:
         for trial in self._running.values():
             if 0 < self.limits.matrix_timeout_s < trial.age_s:
-                trial.end(Verdict("timeout", f"ran for more than {self.limits.matrix_timeout_s} s"), after_s=GRACE_S)
+                trial.end(self._too_long, after_s=GRACE_S)
         for cell in [cell for cell in self._elsewhere.values() if not unit.is_held(self.matrix.run(cell))]:
             self._came_back(cell)
         for cell in self._elsewhere.values():
             self._hold(cell)
+            if self.limits.matrix_timeout_s:
+                run, limit_s = self.matrix.run(cell), self.limits.matrix_timeout_s
+                unit.end_orphan(run, self._too_long, limit_s=limit_s, grace_s=GRACE_S)
         running = {trial.cell.name: status.progress(trial.run) for trial in self._running.values()}
         self.board.draw(running, self._summary(running))
+
+    @property
+    def _too_long(self) -> Verdict:
+        return Verdict("timeout", f"ran for more than {self.limits.matrix_timeout_s} s")
 
     def _settle(self, trial: unit.Trial) -> None:
         """One of ours has ended."""
@@ -186,17 +193,22 @@ class Engine:
         found = trial.settle()
         if self.slots and trial.gpus:
             self.slots.give(trial.gpus)
-        self._tries[trial.cell.id] += 1
         if found.kind == "done":
             self._succeeded(trial)
-        elif found.kind == "killed" and self._tries[trial.cell.id] <= self.limits.matrix_retries:
-            self.board.say(f"again     {trial.cell.name}: {found.why}")
-            self._queue.append(trial.cell)
-        elif found.kind == "memory" and self._tries[trial.cell.id] == 1 and (self.jobs > 1 or self._shares):
-            self.board.say(f"later     {trial.cell.name}, alone: {found.why}")
-            self._alone.append(trial.cell)
         else:
-            self._failed(trial.cell, unit.State("failed", found.kind, found.why))
+            self._again_or_failed(trial.cell, unit.State("failed", found.kind, found.why))
+
+    def _again_or_failed(self, cell: Cell, state: unit.State) -> None:
+        """What comes after a try without a result, ours or another driver's: by its kind, see verdict.py."""
+        self._tries[cell.id] += 1
+        if state.kind == "killed" and self._tries[cell.id] <= self.limits.matrix_retries:
+            self.board.say(f"again     {cell.name}: {state.why}")
+            self._queue.append(cell)
+        elif state.kind == "memory" and self._tries[cell.id] == 1 and (self.jobs > 1 or self._shares):
+            self.board.say(f"later     {cell.name}, alone: {state.why}")
+            self._alone.append(cell)
+        else:
+            self._failed(cell, state)
 
     @property
     def _shares(self) -> bool:
@@ -259,7 +271,7 @@ class Engine:
             self._learn(cell, run.result or {})
             self._tell("done", f"{cell.name}, by another process")
         elif state.name == "failed":
-            self._failed(cell, state)
+            self._again_or_failed(cell, state)
         elif state.name == "running":
             self._wait_for(cell)
         else:

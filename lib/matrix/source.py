@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lib.errors import Refused
 from lib.journal import environment
 from lib.options import sha256_of
 
@@ -24,8 +25,25 @@ def freeze(root: Path, project: Path) -> Path:
     place = project / "src" / sha256_of(told.encode(errors="surrogateescape"))[:DIGITS]
     if place.is_dir():
         return place
+    for name in SHARED:
+        try:
+            (root / name).mkdir(exist_ok=True)
+        except FileExistsError:
+            raise Refused(f"{root / name}: this is no folder, or a link to none. Mend it, or move it away") from None
     fresh = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        _copy(contents, root, fresh, place)
+        fresh.rename(place)
+    except OSError:
+        if not place.is_dir():  # else another one was faster
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return place
+
+
+def _copy(contents: Mapping[str, bytes], root: Path, fresh: Path, place: Path) -> None:
+    """The files of `root` in `fresh`, which will be `place`, and where they came from."""
     for name, content in contents.items():
         path = fresh / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,15 +51,7 @@ def freeze(root: Path, project: Path) -> Path:
         path.chmod((root / name).stat().st_mode)
     environment.record(fresh)
     for name in SHARED:
-        (root / name).mkdir(exist_ok=True)
         (fresh / name).symlink_to(os.path.relpath((root / name).resolve(), place.parent.resolve() / place.name))
-    try:
-        fresh.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
-        shutil.rmtree(fresh)  # another one was faster
-    return place
 
 
 def about(place: Path) -> dict[str, str]:

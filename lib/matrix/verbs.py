@@ -92,6 +92,8 @@ def dry_run(root: Path, environ: Environ) -> int:
     asked = _asked(root, environ)
     wanted = axes.rule(kconf.typed(environ, "FILTER"), ALWAYS + tuple(asked.axes), "FILTER", words=True)
     chosen = [one for one in asked.product.cells if wanted.holds(one.axes, one.name)]
+    if not chosen:
+        raise Refused(f"FILTER={kconf.typed(environ, 'FILTER')}: none of the {len(asked.product.cells)} cells")
     there = {one.name for one in chosen if RunFolder(asked.project / one.name).result is not None}
     for number, one in enumerate(chosen[:LISTED], 1):
         words = " ".join(f"{name}={value}" for name, value in one.axes.items())
@@ -99,7 +101,8 @@ def dry_run(root: Path, environ: Environ) -> int:
     if len(chosen) > LISTED:
         print(f"      and {len(chosen) - LISTED} more")
     _say_what(asked)
-    _estimate(asked.project, [one for one in chosen if one.name not in there], len(there), jobs)
+    left = [one for one in chosen if one.name not in there]
+    _estimate(environ, asked.made, asked.project, left, done=len(there), asked_jobs=jobs)
     return 0
 
 
@@ -109,7 +112,8 @@ def estimate(root: Path, environ: Environ) -> int:
     matrix = _found(root, environ)
     now = status.standing(matrix)
     wanted = matrix.filter(kconf.typed(environ, "FILTER"))
-    _estimate(matrix.project, [one for one in now.left if wanted.holds(one.axes, one.name)], now.done, _jobs(environ))
+    left = [one for one in now.left if wanted.holds(one.axes, one.name)]
+    _estimate(environ, _base(matrix), matrix.project, left, done=now.done, asked_jobs=_jobs(environ))
     return 0
 
 
@@ -198,8 +202,7 @@ def _drive(root: Path, environ: Environ, matrix: Matrix, asked_jobs: int) -> int
     _check_source(root, matrix)
     text = kconf.typed(environ, "FILTER")
     chosen = matrix.chosen(text) if text else list(matrix.cells)
-    made = kconf.resolve(matrix.source, base=matrix.path / DOTCONFIG, assignments=[])
-    limits = Options(str(made.values["MODEL"]), made).fill(engine.Limits)
+    limits = _limits(_base(matrix))
     nproc = kconf.typed(environ, "NPROC")
     slots = _slots(chosen, limits, nproc)
     jobs = asked_jobs or _all_at_once(chosen, slots)
@@ -217,6 +220,14 @@ def _drive(root: Path, environ: Environ, matrix: Matrix, asked_jobs: int) -> int
         print(f"why       {shown(matrix.project, root)}/<cell>/trial-N.log; make continue tries these again")
     _report(root, matrix)
     return 0 if succeeded else 1
+
+
+def _base(matrix: Matrix) -> Resolved:
+    return kconf.resolve(matrix.source, base=matrix.path / DOTCONFIG, assignments=[])
+
+
+def _limits(made: Resolved) -> engine.Limits:
+    return Options(str(made.values["MODEL"]), made).fill(engine.Limits)
 
 
 def _check_source(root: Path, matrix: Matrix) -> None:
@@ -277,17 +288,23 @@ def _found(root: Path, environ: Environ) -> Matrix:
     return find(root / "runs", kconf.typed(environ, "MATRIX"))
 
 
-def _estimate(project: Path, left: list[Cell], done: int, jobs: int) -> None:
+def _estimate(environ: Environ, made: Resolved, project: Path, left: list[Cell], *, done: int, asked_jobs: int) -> None:
     """Time for what is left, by what cells of this kind took in this project."""
-    times = _past(project, left)
-    jobs = max(1, jobs)
+    try:
+        slots = _slots(left, _limits(made), kconf.typed(environ, "NPROC"))
+    except Refused as why:
+        print(f"note: {why}", file=sys.stderr)  # here they can't be run, but counted
+        slots = None
+    times, jobs = _past(project, left), asked_jobs or _all_at_once(left, slots)
     seconds = times.left(left, [], jobs)
     if seconds is None:
         print(f"estimate  {len(left)} to run, {done} done; nothing like them was run yet, so nobody knows how long")
         return
-    hours = sum(times.expected(one) or 0.0 for one in left) / HOUR_S
-    used = [one.gpus for one in left if one.gpus > 0 and one.device != "cpu"]
-    spent = f"{hours * used[0]:.2f} GPU-hours" if used else f"{hours:.2f} hours of one job"
+    hours = {one: (times.expected(one) or 0.0) / HOUR_S for one in left}
+    used = {one: engine.share(one, slots, jobs) if slots else one.gpus for one in left if one.device != "cpu"}
+    spent = f"{sum(hours.values()):.2f} hours of one job"
+    if gpu_hours := sum(hours[one] * count for one, count in used.items() if count > 0):
+        spent = f"{gpu_hours:.2f} GPU-hours"
     print(f"estimate  {len(left)} to run, {done} done: {duration(seconds)} with JOBS={jobs}, {spent}")
 
 
