@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lenet5.model import IMAGE_SIZE
 from lib.tasks import ImageClassification
 
-__all__ = ["IMAGE_SIZE", "Task"]
+__all__ = ["Task"]
 
 
 class Task(ImageClassification):

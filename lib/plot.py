@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -43,12 +43,17 @@ class Curve:
 
 def learning_curves(folder: Path, path: Path) -> None:
     """Write the learning curves of the run in `folder` to `path`, a PNG of 1600 x 900 pixels."""
-    figure = draw(lines.read(folder), folder.name)
+    save(draw(lines.read(folder), folder.name), path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write it as a PNG to `path`, whole or not at all."""
     part = path.with_name(path.name + ".part")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font lacks
         figure.savefig(part, format="png")
     part.replace(path)
+    return path
 
 
 def draw(points: Iterable[Point], title: str) -> Figure:
@@ -56,10 +61,7 @@ def draw(points: Iterable[Point], title: str) -> Figure:
     points = list(points)
     train, val, rate = (curve(points, name) for name in ("train_loss", "val_loss", "learning_rate"))
     metric = "val_accuracy" if any("val_accuracy" in point.values for point in points) else "val_perplexity"
-    layout = ConstrainedLayoutEngine(rect=(0.012, 0.012, 0.97, 0.97), w_pad=0.1, h_pad=0.1)
-    figure = Figure(SIZE_INCHES, DPI, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)  # the object interface: no global state, no window
-    figure.suptitle(title, x=0.02, ha="left", fontsize=15, fontweight="bold", color=INK)
+    figure = sheet(title)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.7, 1))
     _loss(figure.add_subplot(grid[:, 0]), train, val)
     _metric(figure.add_subplot(grid[:2, 1]), metric, curve(points, metric))
@@ -88,8 +90,36 @@ def smoothed(values: list[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
+def sheet(title: str, *, height_inches: float = SIZE_INCHES[1]) -> Figure:
+    """A figure without panels yet."""
+    layout = ConstrainedLayoutEngine(rect=(0.012, 0.012, 0.97, 0.97), w_pad=0.1, h_pad=0.1)
+    figure = Figure((SIZE_INCHES[0], height_inches), DPI, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)  # the object interface: no global state, no window
+    figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold", color=INK)
+    return figure
+
+
+def panel(axes: Axes, title: str, *, above: float = 6) -> None:
+    """How every panel looks: its title `above` the axes [points], which are a pale grid."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=above)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(which="both", colors=PALE, labelsize=9, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make this axis logarithmic, with plain numbers at 1, 2 and 5."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def _loss(axes: Axes, train: Curve, val: Curve) -> None:
-    _panel(axes, "Loss [nats]", empty=not (train.values or val.values))
+    _by_step(axes, "Loss [nats]", empty=not (train.values or val.values))
     noisy = len(train.values) >= SMOOTH_FROM
     if noisy:
         axes.plot(train.steps, train.values, color=TRAIN, linewidth=0.8, alpha=0.45)
@@ -106,7 +136,7 @@ def _loss(axes: Axes, train: Curve, val: Curve) -> None:
 
 def _metric(axes: Axes, name: str, values: Curve) -> None:
     accuracy = name == "val_accuracy"
-    _panel(axes, "Validation accuracy" if accuracy else "Validation perplexity", empty=not values.values)
+    _by_step(axes, "Validation accuracy" if accuracy else "Validation perplexity", empty=not values.values)
     _line(axes, values, VAL, name, dots=True)
     if not values.values:
         return
@@ -121,7 +151,7 @@ def _metric(axes: Axes, name: str, values: Curve) -> None:
 
 
 def _rate(axes: Axes, rate: Curve) -> None:
-    _panel(axes, "Learning rate", empty=not rate.values)
+    _by_step(axes, "Learning rate", empty=not rate.values)
     _line(axes, rate, RATE, "learning rate")
     if rate.values:
         axes.fill_between(rate.steps, rate.values, color=RATE, alpha=0.12, linewidth=0)
@@ -136,13 +166,8 @@ def _line(axes: Axes, values: Curve, color: str, label: str, *, dots: bool = Fal
     )
 
 
-def _panel(axes: Axes, title: str, *, empty: bool) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(which="both", colors=PALE, labelsize=9, length=0)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+def _by_step(axes: Axes, title: str, *, empty: bool) -> None:
+    panel(axes, title)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.set_xlabel("step", color=PALE)
@@ -154,7 +179,4 @@ def _panel(axes: Axes, title: str, *, empty: bool) -> None:
 def _scale(axes: Axes, values: list[float]) -> None:
     """A logarithmic axis where the values span more than a linear one can show."""
     if values and min(values) > 0 and max(values) > SPREAD_FOR_LOG * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        logarithmic(axes, "y")

@@ -78,7 +78,7 @@ class View:
     def look(self) -> None:
         """Take what was written since the last look."""
         for sampler in store.samplers(self.run.path):
-            rank = int(sampler.name.removeprefix("rank-"))
+            rank = store.rank_of(sampler)
             for entry in self._new(sampler / store.SAMPLES):
                 if isinstance(entry, dict):
                     self.headers[rank] = Header.of(entry)

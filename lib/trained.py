@@ -70,7 +70,7 @@ def best(run: RunFolder) -> dict[str, Tensor]:
     """
     from lib import checkpoint
 
-    return {name: tensor.contiguous() for name, tensor in checkpoint.weights(run.checkpoints).items()}
+    return checkpoint.weights(run.checkpoints)
 
 
 def model_of(run: RunFolder) -> str:

@@ -32,6 +32,13 @@ def busy(second: int, gpu: int) -> Values:
     return [round(utilization), memory, round(temperature), 240.0, 1560, 5666, 4, 1e6 + 240.0 * second, None, None]
 
 
+def cards(count: int, host: str = "a") -> tuple[Gpu, ...]:
+    """NVIDIA A10Gs."""
+    return tuple(
+        Gpu(index, f"GPU-{host}{index}", "NVIDIA A10G", TOTAL_MIB, RESERVED_MIB, LIMIT_WATTS) for index in range(count)
+    )
+
+
 def created(tmp_path: Path, name: str = "gpt2_adamw_1") -> RunFolder:
     """A run without any samples yet."""
     run = RunFolder.create(tmp_path / "runs", "gpt2-a3f2c", name)
@@ -52,10 +59,7 @@ def sampled(
     interval_s: float = 1.0,
 ) -> RunFolder:
     """An attempt of `seconds`, with as many processes as GPUs, of which `slow_rank` has three times the work."""
-    cards = tuple(
-        Gpu(index, f"GPU-{host}{index}", "NVIDIA A10G", TOTAL_MIB, RESERVED_MIB, LIMIT_WATTS) for index in range(gpus)
-    )
-    header = Header(begin, host, "nvml", "driver 550.163.01", interval_s, FIELDS, cards)
+    header = Header(begin, host, "nvml", "driver 550.163.01", interval_s, FIELDS, cards(gpus, host))
     if not gpus:  # one process on a host without
         header = Header(begin, host, "host", "psutil 7", interval_s, HOST_FIELDS, (Gpu(0, "", host, 64000.0),))
     world = max(1, gpus)
@@ -63,7 +67,7 @@ def sampled(
     windows = Windows(Terms("token", world, price), begin, dict(earlier[-1]["totals"]) if earlier else {})
     windows.describe(FIRST, header)
     for rank in range(world):
-        uuid = cards[rank].uuid if gpus else ""
+        uuid = header.gpus[rank].uuid if gpus else ""
         mark(run, rank, windows, {"time": begin, "rank": rank, "host": host, "uuid": uuid}, fresh=True)
     writer = Writer(run.path / store.FOLDER / "rank-0")
     writer.describe(header)
@@ -83,7 +87,7 @@ def sampled(
 
 
 def mark(run: RunFolder, rank: int, windows: Windows, entry: dict[str, object], *, fresh: bool = False) -> None:
-    path = run.path / store.FOLDER / "marks" / f"rank-{rank}.jsonl"
+    path = run.path / store.FOLDER / store.MARKS / f"rank-{rank}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh:
         path.unlink(missing_ok=True)

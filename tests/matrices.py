@@ -105,6 +105,11 @@ def few(optimizers: Iterable[str], *, seeds: str = "0,1", **more: object) -> dic
     return {"MATRIX_OPTIMIZERS": ",".join(optimizers), "MATRIX_PRUNINGS": "none", "MATRIX_SEEDS": seeds, **more}
 
 
+def planned(root: Path) -> bool:
+    """Whether a matrix is there by now."""
+    return any((root / "runs").glob("*/matrices/*/matrix.json"))
+
+
 def steps_of(run: RunFolder) -> list[int]:
     """Every line of the journal, whatever it says."""
     return [line.step for line in lines.Reader(run.path / lines.NAME).rest()]

@@ -249,6 +249,8 @@ def test_damaged_images_are_found_and_mended(tmp_path: Path) -> None:
 def test_a_place_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"DATASET_PATH=.*nowhere: not there"):
         images.load(Source("local", dataset_path=str(tmp_path / "nowhere")), size=8, root=tmp_path)
+    with pytest.raises(DataError, match=r"DATASET_PATH=: not there"):
+        images.load(Source("local"), size=8, root=tmp_path)
 
 
 # --- what is made once ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from nvml.simulated import Simulated, simulated
 
 from lib.gpu.nvml import Nvml, visible
 from lib.gpu.other import Host, Torch
-from lib.gpu.readings import FIELDS, Absent, Reading
+from lib.gpu.readings import FIELDS, Absent, Gpu, Reading
 
 UUIDS = ["GPU-aaaa1", "GPU-aaab2", "GPU-cccc3", "GPU-dddd4"]
 
@@ -115,6 +116,17 @@ def test_a_lost_gpu_is_told_and_read_again_when_it_is_back(tmp_path: Path) -> No
     assert by_name(after)["utilization"] == 50
 
 
+def test_a_gpu_that_was_lost_from_the_start_says_what_it_is_when_it_is_back(tmp_path: Path) -> None:
+    with here(tmp_path, "util=50;lost.2=0-") as gpus:
+        source = Nvml(None)
+        source.read(2)
+        assert source.gpus[2] == Gpu(2, "", "NVIDIA GPU")
+        gpus.set("util=50")
+        source.read(2)
+    assert source.gpus[2] == replace(source.gpus[1], index=2, uuid=source.gpus[2].uuid)
+    assert source.gpus[2].uuid.startswith("GPU-") and source.gpus[2].uuid != source.gpus[1].uuid
+
+
 def test_newer_gpus_tell_how_busy_their_multiprocessors_and_tensor_cores_are(tmp_path: Path) -> None:
     with here(tmp_path, "gpm=1;util=100;sm=80;tensor=35"):
         source = Nvml(None)
@@ -126,10 +138,12 @@ def test_newer_gpus_tell_how_busy_their_multiprocessors_and_tensor_cores_are(tmp
     assert by_name(second)["tensor_active"] == pytest.approx(35, abs=1)
 
 
-def test_no_driver_and_no_visible_gpu_are_one_line_each(tmp_path: Path) -> None:
+def test_no_driver_a_mig_instance_and_no_visible_gpu_are_one_line_each(tmp_path: Path) -> None:
     with here(tmp_path, ""):
         with pytest.raises(Absent, match=r"CUDA_VISIBLE_DEVICES=-1 hides all of 4 GPUs"):
             Nvml("-1")
+        with pytest.raises(Absent, match=r"CUDA_VISIBLE_DEVICES=MIG-1 is a MIG instance, and NVML measures whole"):
+            Nvml("MIG-1")
         assert [gpu.index for gpu in Nvml("3,1").gpus] == [3, 1]
     with simulated(tmp_path / "none", "gpus=0") as gpus, gpus.here(), pytest.raises(Absent, match="no NVIDIA GPU"):
         Nvml(None)

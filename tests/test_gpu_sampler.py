@@ -37,7 +37,7 @@ class Sampler:
         self.rank = int(told.get("rank", 0))
         self.folder = folder / store.FOLDER
         self.own = self.folder / f"rank-{self.rank}"
-        self._marks = self.folder / "marks" / f"rank-{self.rank}.jsonl"
+        self._marks = self.folder / store.MARKS / f"rank-{self.rank}.jsonl"
         self._marks.parent.mkdir(parents=True, exist_ok=True)
         append_line(self._marks, {"uuid": "", "host": "a"})
         self._step = 0
@@ -65,6 +65,14 @@ class Sampler:
         """Until there are `samples` more of them."""
         enough = len(self.rows()) + samples
         wait_for(lambda: len(self.rows()) >= enough)
+
+    def window(self, samples: int = 12) -> dict[str, Any]:
+        """The values of the next window, after `samples` more and a mark."""
+        before = len(self.windows())
+        self.wait(samples)
+        self.mark()
+        wait_for(lambda: len(self.windows()) > before)
+        return self.windows()[before]
 
     def end(self) -> float:
         """Let it go; the seconds that it took, and what it had to say is nothing."""
@@ -126,11 +134,8 @@ def test_it_samples_before_the_first_mark_and_says_what(tmp_path: Path) -> None:
 
 def test_a_straggler_is_poor_in_utilization_and_excellent_in_memory(tmp_path: Path) -> None:
     with simulated(tmp_path, "util=90;util.2=30;memory=18000") as gpus, sampling(tmp_path, gpus.env) as sampler:
-        sampler.wait(12)
-        sampler.mark()
-        wait_for(sampler.windows)
+        values = sampler.window()
         sampler.end()
-    values = sampler.windows()[0]
     assert values["gpu_load_balance_cv"] == pytest.approx(34.641, abs=0.1)
     assert values["gpu_load_balance_quality"] == "Poor"
     assert values["gpu_load_balance_cv_memory"] == 0
@@ -142,10 +147,7 @@ def test_a_gpu_that_is_lost_for_a_while_is_null_and_told_once(tmp_path: Path) ->
     with simulated(tmp_path, "util=90") as gpus, sampling(tmp_path, gpus.env) as sampler:
         for scenario in ("util=90", "util=90;lost.2=0-", "util=90"):
             gpus.set(scenario)
-            sampler.wait(12)
-            sampler.mark()
-            wait_for(lambda: len(sampler.windows()) > len(valid))
-            values = sampler.windows()[-1]
+            values = sampler.window()
             valid.append(values["gpu_count_valid"])
             totals.append(values["gpu_average_utilization"])
         sampler.end()
@@ -155,6 +157,21 @@ def test_a_gpu_that_is_lost_for_a_while_is_null_and_told_once(tmp_path: Path) ->
     assert totals[:2] == [90, None]
     assert {90 if row.gpus[2] is None else row.gpus[2][0] for row in sampler.rows()} == {90}
     assert sampler.rows()[-1].gpus[2] is not None
+
+
+def test_a_gpu_that_was_lost_from_the_start_has_its_name_and_its_memory_when_it_is_back(tmp_path: Path) -> None:
+    scenario = "util=90;memory=18000"
+    with simulated(tmp_path, f"{scenario};lost.2=0-") as gpus, sampling(tmp_path, gpus.env) as sampler:
+        assert sampler.window()["gpu_count_valid"] == 3
+        gpus.set(scenario)
+        wait_for(lambda: sampler.events("back"))
+        sampler.window()  # it was lost in a part of this one
+        values = sampler.window()
+        sampler.end()
+    assert (values["gpu_count_valid"], values["gpu_total_memory_percent"]) == (4, pytest.approx(78.1657))
+    headers = list(dict.fromkeys(of for of, _ in store.samples(sampler.own)))
+    assert [of.gpus[2].name for of in headers] == ["NVIDIA GPU", "NVIDIA A10G"]
+    assert len({of.time for of in headers}) == 1, "it is still the same attempt"
 
 
 def test_a_hung_call_is_stale_data_and_delays_no_exit(tmp_path: Path) -> None:
@@ -183,13 +200,11 @@ def test_a_driver_that_hangs_at_once_is_told_and_left(tmp_path: Path) -> None:
 
 def test_without_a_driver_the_host_is_sampled(tmp_path: Path) -> None:
     with sampling(tmp_path, {**os.environ, **NO_DRIVER}) as sampler:
-        sampler.wait(12)
-        sampler.mark()
-        wait_for(sampler.windows)
+        values = sampler.window()
         sampler.end()
     assert "CPU and host memory are sampled instead" in sampler.events("found")[0]["what"]
-    assert 0 < sampler.windows()[0]["host_memory_percent"] < 100
-    assert 0 <= sampler.windows()[0]["host_cpu_utilization"] <= 100
+    assert 0 < values["host_memory_percent"] < 100
+    assert 0 <= values["host_cpu_utilization"] <= 100
 
 
 def test_cuda_visible_devices_decides_which_gpus_are_sampled(tmp_path: Path) -> None:
@@ -205,11 +220,8 @@ def test_cuda_visible_devices_decides_which_gpus_are_sampled(tmp_path: Path) -> 
 
 def test_energy_is_the_integral_of_a_power_that_samples_miss(tmp_path: Path) -> None:
     with simulated(tmp_path, "power=square:100,300,0.1,0.5") as gpus, sampling(tmp_path, gpus.env) as sampler:
-        sampler.wait(60)
-        sampler.mark()
-        wait_for(sampler.windows)
+        values = sampler.window(60)
         sampler.end()
-    values = sampler.windows()[0]
     rows = [row for row in sampler.rows() if row.time <= sampler.rows()[0].time + values["gpu_window_s"]]
     seconds = rows[values["gpu_samples"] - 1].time - rows[0].time
     assert values["gpu_energy_source"] == "counter"

@@ -13,19 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpu_runs import BEGIN, cards
 
 from lib.gpu import store
-from lib.gpu.readings import FIELDS, Gpu
+from lib.gpu.readings import FIELDS
 from lib.gpu.store import Header, Row, Tail, Writer, pack
 from lib.options import ROOT
 
-BEGIN = 1_763_719_200.0  # a full hour
 WEEK_S = 604_800
 
 
 def header(count: int = 2, host: str = "a") -> Header:
-    gpus = tuple(Gpu(index, f"GPU-{index}", "NVIDIA A10G", 23028.0, 513.0, 300.0) for index in range(count))
-    return Header(BEGIN, host, "nvml", "driver 1", 1.0, FIELDS, gpus)
+    return Header(BEGIN, host, "nvml", "driver 1", 1.0, FIELDS, cards(count))
 
 
 def noise(seconds: int, count: int) -> Iterator[Row]:
@@ -143,6 +142,23 @@ def test_packing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path: Path) 
     assert list(store.samples(tmp_path)) == before
     path.write_bytes(packed)  # killed before it took the old one away
     assert list(store.samples(tmp_path)) == before
+
+
+@pytest.mark.parametrize("place", [0, 100, -6], ids=["its beginning", "its middle", "its sum"])
+def test_a_packed_hour_that_is_damaged_costs_no_more_than_itself(tmp_path: Path, place: int) -> None:
+    writer = Writer(tmp_path)
+    writer.describe(header())
+    rows = list(noise(3600 + 5, 2))
+    for row in rows:
+        writer.add(row)
+    writer.close()
+    wait_for_packing(tmp_path)
+    (packed,) = tmp_path.glob("*.gz")
+    damaged = bytearray(packed.read_bytes())
+    damaged[place] ^= 0xFF
+    packed.write_bytes(damaged)
+    found = [row.time for _, row in store.samples(tmp_path)]
+    assert found[-5:] == [row.time for row in rows[-5:]]
 
 
 def test_who_follows_a_file_misses_no_line_when_another_takes_its_place(tmp_path: Path) -> None:

@@ -7,18 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from gpu_runs import cards
 
 from lib.gpu.readings import FIELDS, HOST_FIELDS, Gpu
 from lib.gpu.store import Header, Row
 from lib.gpu.tally import rounded
 from lib.gpu.windows import Closed, Terms, Windows
 
-A10G = {"memory_total_mib": 23028.0, "memory_reserved_mib": 513.0, "power_limit_watts": 300.0}
-
 
 def header(count: int = 4, *, host: str = "a", fields: tuple[str, ...] = FIELDS) -> Header:
-    gpus = tuple(Gpu(index, f"GPU-{host}{index}", "NVIDIA A10G", **A10G) for index in range(count))
-    return Header(0.0, host, "nvml" if fields == FIELDS else "host", "driver 1", 1.0, fields, gpus)
+    return Header(0.0, host, "nvml" if fields == FIELDS else "host", "driver 1", 1.0, fields, cards(count, host))
 
 
 def gpu(

@@ -20,7 +20,6 @@ from lib.errors import Refused
 from lib.journal import lines
 from lib.loop.average import Average
 from lib.loop.clock import Clock, Stop
-from lib.loop.guard import Guard
 from lib.loop.plan import Position
 from lib.track.run import Run
 from lib.track.settings import Settings
@@ -322,29 +321,6 @@ def test_a_bad_step_ends_the_run_where_that_is_the_plan_and_the_last_weights_are
         loop.fit(task, torch.optim.SGD(task.model.parameters(), lr=0.1), run, plan(guard="stop"), device=CPU)
     saved = checkpoint.latest(run.store.checkpoints)
     assert saved and saved.step == 10 and run.store.state() == "failed"
-
-
-def test_the_guard_is_silent_while_all_is_well_and_when_it_is_off() -> None:
-    for mode in ("off", "warn"):
-        guard = Guard(mode, 3.0, CPU)
-        for step in range(40):
-            bad = guard.judge(torch.tensor(1.0 + 0.1 * (step % 3)))
-            assert bad is None if mode == "off" else float(bad or 0) == 0
-        guard.judge(torch.tensor(10.0))
-        assert guard.report(40) == "" if mode == "off" else "1 gradient" in guard.report(40)
-
-
-def test_an_overflow_of_a_scaled_loss_is_the_scalers_and_a_spike_is_not() -> None:
-    guard = Guard("stop", 3.0, CPU, scaled=True)
-    judged = [bool(guard.judge(torch.tensor(norm))) for norm in [math.inf, *[1.0] * 30, math.inf, 5.0]]
-    assert judged == [False] * 32 + [True]
-
-
-def test_a_rise_that_lasts_is_no_spike_for_ever() -> None:
-    guard = Guard("skip", 3.0, CPU)
-    norms = [1.0] * 40 + [4.0] * 200
-    left_out = [bool(guard.judge(torch.tensor(norm))) for norm in norms]
-    assert sum(left_out[40:]) < 40 and not any(left_out[-100:])
 
 
 def test_averaged_weights_follow_the_formula_and_are_what_is_validated(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pexpect
 import pyte
 import pytest
 from cloning import make
-from matrices import STEPS, Workshop, alive, few, steps_of
+from matrices import STEPS, Workshop, alive, few, planned, steps_of
+from planting import until
 
 from lib.matrix import cell as unit
 from lib.matrix import engine, status
@@ -34,14 +35,6 @@ def workshop(tmp_path: Path) -> Workshop:
 
 def trials(cells: list) -> list[int]:  # type: ignore[type-arg]  # of run folders
     return [sum(event["event"] == "trial" for event in run.events) for run in cells]
-
-
-def until(true: object, within_s: float = 60.0) -> None:
-    """Waits for the call to say yes."""
-    end = time.monotonic() + within_s
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_each_cell_is_trained_once_and_a_second_start_takes_them_all(workshop: Workshop) -> None:
@@ -369,5 +362,4 @@ def test_what_a_killed_driver_left_is_told_from_a_failure(tmp_path: Path) -> Non
 
 def _cells(workshop: Workshop) -> list:  # type: ignore[type-arg]  # of run folders
     """Those that are there by now."""
-    made = list((workshop.root / "runs").glob("*/matrices/*/matrix.json"))
-    return [run for run in workshop.cells if run.path.exists()] if made else []
+    return [run for run in workshop.cells if run.path.exists()] if planned(workshop.root) else []

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cloning import VENV, cloned_to, make
-from matrices import STEPS, Workshop, few, steps_of
+from matrices import STEPS, Workshop, few, planned, steps_of
 
 from lib.journal import lines
 from lib.journal.folder import RunFolder
@@ -41,10 +41,6 @@ def kill(driver: subprocess.Popen[bytes], *, trainers: bool) -> int:
     return len(below)
 
 
-def planned(workshop: Workshop) -> bool:
-    return any((workshop.root / "runs").glob("*/matrices/*/matrix.json"))
-
-
 def test_killed_at_random_moments_each_cell_is_trained_once(tmp_path: Path) -> None:
     chance = random.Random(7)
     workshop = Workshop(tmp_path / "kilter")
@@ -52,8 +48,9 @@ def test_killed_at_random_moments_each_cell_is_trained_once(tmp_path: Path) -> N
     asked = few(("sgd", "adam"), seeds="0:3", JOBS=2)
     killed = 0
     for moment in range(8):
-        driver = workshop.starts("continue", JOBS=2) if planned(workshop) else workshop.starts("test_matrix", **asked)
-        while moment and not planned(workshop):  # on a busy machine all of them could come before there is a matrix
+        again = planned(workshop.root)
+        driver = workshop.starts("continue", JOBS=2) if again else workshop.starts("test_matrix", **asked)
+        while moment and not planned(workshop.root):  # on a busy machine all could come before there is a matrix
             time.sleep(0.02)
         time.sleep(chance.uniform(0.2, 1.6))
         killed += kill(driver, trainers=moment % 3 != 2)  # each third time they are left as orphans
@@ -87,8 +84,7 @@ def test_killed_at_thirty_moments_lenet5_has_the_same_results_bit_for_bit(tmp_pa
     assert make(calm, "test_matrix", *SMALL, "JOBS=2").returncode == 0
     moments = 0
     while moments < MOMENTS:
-        there = any((wild / "runs").glob("*/matrices/*/matrix.json"))
-        words = ["continue"] if there else ["test_matrix", *SMALL]
+        words = ["continue"] if planned(wild) else ["test_matrix", *SMALL]
         driver = subprocess.Popen(["make", VENV, *words, "JOBS=2"], cwd=wild)
         time.sleep(chance.uniform(0.5, 9.0))
         if driver.poll() is not None:

@@ -87,7 +87,7 @@ class Training:
         for step in range(first, last + 1):
             tokens = torch.randint(10, (16,), generator=torch.Generator().manual_seed(step))
             nn.functional.cross_entropy(self.model(tokens), tokens % 5).backward()
-            self.pruner.before_step(step, 0.01)
+            self.pruner.before_step(0.01)
             self.optimizer.step()
             self.pruner.after_step(step)
             self.optimizer.zero_grad()
@@ -176,7 +176,7 @@ def test_learned_movement_is_what_autograd_derives_in_float64() -> None:
         lr = 0.3 / step
         nn.functional.mse_loss(nn.functional.linear(x, w * Masked.apply(s, mask)), y).backward()
         nn.functional.mse_loss(layer(x), y).backward()
-        pruner.before_step(step, lr)
+        pruner.before_step(lr)
         with torch.no_grad():
             for ours in (w, s, layer.weight):
                 assert ours.grad is not None
@@ -205,7 +205,7 @@ def test_a_skipped_step_and_nan_teach_learned_scores_nothing(value: float, skip:
     before = {name: score.clone() for name, score in training.pruner.state_dict()["carried"]["scores"].items()}
     for weight in training.model.parameters():
         weight.grad = torch.full_like(weight, value)
-    training.pruner.before_step(21, 0.01, skip=skip)
+    training.pruner.before_step(0.01, skip=skip)
     assert all(
         torch.equal(before[name], own) for name, own in training.pruner.state_dict()["carried"]["scores"].items()
     )
@@ -352,7 +352,7 @@ def test_off_is_an_object_that_does_nothing() -> None:
     before = layer.weight.detach().clone()
     off = prune.build("none", layer, prune.Settings(), moments=lambda _: None)
     off.start(10)
-    off.before_step(1, 0.1)
+    off.before_step(0.1)
     off.after_step(1)
     off.load_state_dict(off.state_dict())
     assert torch.equal(layer.weight, before)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import socket
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-import torch.distributed as group
+from grouping import by_rank
 from torch import Tensor, nn
 
-from lib import optim, prune
+from lib import dist, optim, prune
 
 WORLD, STEPS, BATCH = 4, 12, 16
 SETTINGS = prune.Settings(0.6, 2, 9, 3, state_score="hybrid")
@@ -34,25 +31,22 @@ def trained(rank: int, world: int) -> tuple[prune.NullPruner, nn.Sequential]:
         x = torch.randn(BATCH, 12, generator=torch.Generator().manual_seed(step))
         mine = x[rank * BATCH // world : (rank + 1) * BATCH // world]  # (BATCH, 12) -> (BATCH/world, 12)
         nn.functional.cross_entropy(wrapped(mine), mine[:, :4].argmax(1)).backward()
-        pruner.before_step(step, 0.01)
+        pruner.before_step(0.01)
         optimizer.step()
         pruner.after_step(step)
         optimizer.zero_grad()
     return pruner, model
 
 
-def worker(rank: int, port: int, answers: Connection) -> None:
-    torch.set_num_threads(1)
-    group.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
-    pruner, model = trained(rank, WORLD)
+def job() -> tuple[dict[str, Any], dict[str, Any], list[list[bool]], float]:
+    pruner, model = trained(dist.rank(), WORLD)
     alike = pruner.state_dict()["masks"]
     with torch.no_grad():
-        model[0].weight.add_(torch.randn(16, 12) * rank)  # processes that disagree, as they never should
+        model[0].weight.add_(torch.randn(16, 12) * dist.rank())  # processes that disagree, as they never should
     apart = prune.build("magnitude", model, SETTINGS, moments=lambda _: None)
     apart.start(STEPS)
     apart.after_step(9)
-    answers.send((plain(alike), plain(apart.state_dict()["masks"]), model[0].weight.ne(0).tolist(), apart.sparsity))
-    group.destroy_process_group()
+    return plain(alike), plain(apart.state_dict()["masks"]), model[0].weight.ne(0).tolist(), apart.sparsity
 
 
 def plain(masks: Masks) -> dict[str, Any]:
@@ -60,23 +54,8 @@ def plain(masks: Masks) -> dict[str, Any]:
 
 
 def test_masks_are_the_same_on_four_processes_and_on_one() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = multiprocessing.get_context("forkserver")
-    started.set_forkserver_preload(["torch.distributed"])  # imported once and not four times
-    pipes = [started.Pipe(duplex=False) for _ in range(WORLD)]
-    workers = [started.Process(target=worker, args=(rank, port, pipes[rank][1])) for rank in range(WORLD)]
-    for process in workers:
-        process.start()
-    answers = []
-    for process, (receiver, _) in zip(workers, pipes, strict=True):
-        assert receiver.poll(150), f"{process.name} said nothing"
-        answers.append(receiver.recv())
-        process.join(30)
-        assert process.exitcode == 0
-    first = answers[0]
-    assert all(answer == first for answer in answers)
+    first, *others = by_rank(job, world=WORLD)
+    assert all(answer == first for answer in others)
     alike, apart, in_force, sparsity = first
     assert apart["0"] == in_force
     assert sparsity == round(0.6 * 256) / 256

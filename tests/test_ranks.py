@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cloning import environment
+from grouping import free_port
 
 from lib.journal.folder import RunFolder
 
@@ -33,11 +33,8 @@ if "RANK" in os.environ:
 
 def job(clone: Path, *flags: str) -> RunFolder:
     """Two nodes of two processes each, as torchrun starts them; the folder of the run."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2"]
-    meet = ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    meet = ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
     nodes = [
         subprocess.Popen(
             [*torchrun, *meet, f"--node-rank={node}", "lenet5/train.py", *QUICK, "--tracker=both", *flags],

@@ -90,6 +90,12 @@ def test_differences_are_taken_seed_by_seed(project: Path, tmp_path: Path) -> No
     assert "There is no p under 6 seeds" in shown
 
 
+def test_a_difference_that_rounds_to_zero_looks_the_same_on_both_sides() -> None:
+    quality = outcomes.QUALITIES[0]
+    assert {quality.text(value, sign=True) for value in (-1e-6, -0.0, 0.0, 1e-6)} == {"+0.00"}
+    assert quality.text(-1e-6) == "0.00" and quality.text(-0.0031, sign=True) == "−0.31"
+
+
 def test_from_six_seeds_on_there_is_a_p_with_holms_correction(project: Path, tmp_path: Path) -> None:
     shown = built(made_matrix(project, 6), tmp_path).sections["lenet5-baseline"]
     assert shown.count("0.031\n0.062\nopen") == 2 and "no p under" not in shown

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from grouping import by_rank
 from torch import Tensor, nn
 
 from gpt2.model import GPT2, NO_TARGET
 from gpt2.task import Task as TextTask
 from gpt2.task import check_fits
+from lib import dist
 from lib.data import DataError
 from lib.data.images import Images
 from lib.data.text import Text
 from lib.tasks import ImageClassification, Sizes, held_out_batches
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 Maker = Callable[..., ImageClassification | TextTask]
 
@@ -203,39 +198,22 @@ def test_evaluations_repeat_and_do_not_depend_on_the_training_batch(task: Maker)
     assert evaluated(task(eval_samples=2)) != first
 
 
-IN_A_GROUP = """
-import json, sys
-sys.path[:1] = [{root!r}, {tests!r}]
-import torch
-from lib import dist
-from test_tasks import CPU, evaluated, image_task, text_task
-torch.set_num_threads(1)
-with dist.joined(CPU):
+def evaluated_together() -> list[dict[str, float]]:
+    """What the process that runs this one finds, among others."""
+    found = []
     for make in (image_task, text_task):
         task = make(rank=dist.rank(), world=dist.world())
-        task.model = dist.wrap(task.model)
-        if make is image_task:
-            task.model.module.norm.running_mean += 5.0 * dist.rank()  # what ranks that saw different batches have
-        print(json.dumps(evaluated(task)))
-"""
+        model = task.model
+        task.model = dist.wrap(model)
+        if isinstance(model, Classifier):
+            model.norm.get_buffer("running_mean").add_(5.0 * dist.rank())  # what ranks that saw different batches have
+        found.append(evaluated(task))
+    return found
 
 
-def test_two_processes_find_what_one_finds() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = IN_A_GROUP.format(root=str(ROOT), tests=str(ROOT / "tests"))
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=os.environ | group | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    results = [[json.loads(line) for line in process.communicate(timeout=60)[0].splitlines()] for process in processes]
-    assert results[0] == results[1]
-    for found, alone in zip(results[0], [evaluated(image_task()), evaluated(text_task())], strict=True):
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_find_what_one_finds(world: int) -> None:
+    first, *others = by_rank(evaluated_together, world=world)
+    assert all(other == first for other in others)
+    for found, alone in zip(first, [evaluated(image_task()), evaluated(text_task())], strict=True):
         assert found == pytest.approx(alone, rel=1e-12)

@@ -41,7 +41,6 @@ class Files:
 
     def __init__(self, name: str, paths: Sequence[Path], *, passage: int | None = None) -> None:
         self.name = f"{name}-{listing(paths)}"
-        self.bytes = sum(path.stat().st_size for path in paths)
         self._paths, self._passage = paths, passage
         self._state = (0, 0)  # number of the file, offset in it
 
@@ -102,6 +101,18 @@ def passages(file: BinaryIO, size: int | None) -> Iterator[bytes]:
 def fitting_passage(total: int) -> int:
     """The size of passage that divides `total` bytes into enough of them to hold some out."""
     return max(1, min(PASSAGE, total // PASSAGES_AT_LEAST))
+
+
+def local(dataset_path: str, *, wanted: str) -> tuple[Path, list[Path]]:
+    """Where the symbol DATASET_PATH leads, and the files there in order: that file, or all below that folder.
+
+    Raises:
+        DataError: nothing is there; `wanted` says what to give.
+    """
+    place = Path(dataset_path).expanduser()
+    if not dataset_path or not place.exists():
+        raise DataError(f"DATASET_PATH={dataset_path}: not there. Give {wanted}")
+    return place, [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
 
 
 def listing(paths: Sequence[Path]) -> str:

@@ -34,6 +34,18 @@ def load(
             return _loaded(repository, data_dir=config, revision=CONVERTED, **asked)
 
 
+def asked_for(name: str) -> tuple[str, str | None]:
+    """Repository and configuration in the symbol DATASET_NAME, `owner/name[:configuration]`.
+
+    Raises:
+        DataError: it is empty.
+    """
+    if not name:
+        raise DataError("DATASET=hub: DATASET_NAME is empty. Give owner/name, as the hub's page has it")
+    repository, _, config = name.partition(":")
+    return repository, config or None
+
+
 def local(kind: str, paths: Sequence[Path], *, split: str | None = None, streaming: bool = False) -> Any:
     """Files on this machine that `datasets` reads: "parquet", "json", or one "imagefolder".
 

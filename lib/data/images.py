@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import files
-from lib.data import DataError, hub, pictures, sampler
-from lib.data.documents import listing
+from lib.data import DataError, documents, hub, pictures, sampler
 from lib.data.pictures import Opened, Pixels, Raw
 from lib.data.store import unmade
 
@@ -147,20 +146,14 @@ def prepared(source: Source, *, size: int, root: Path) -> Path:
         it = PUBLISHED[source.dataset]
         return pictures.read(data / f"{source.dataset}-{it.size}px", _on_hub(it.repository, None, it.label), it.size)
     if source.dataset == "hub":
-        if not source.dataset_name:
-            raise DataError("DATASET=hub: DATASET_NAME is empty. Give owner/name, as the hub's page has it")
-        repository, _, config = source.dataset_name.partition(":")
-        opened = _on_hub(repository, config or None, source.dataset_column)
+        opened = _on_hub(*hub.asked_for(source.dataset_name), source.dataset_column)
         name = source.dataset_name.replace("/", "--").replace(":", "-")
         return pictures.read(data / f"{name}{_named(source)}-{size}px", opened, size)
     if source.dataset == "local":
-        place = Path(source.dataset_path).expanduser()
-        if not source.dataset_path or not place.exists():
-            raise DataError(f"DATASET_PATH={place}: not there. Give a folder with a subfolder for each class")
-        there = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+        place, there = documents.local(source.dataset_path, wanted="a folder with a subfolder for each class")
         tables = [path for path in there if path.suffix == ".parquet"]
         opened = _on_disk(place, tables, source.dataset_column)
-        name = f"{place.stem}-{listing(tables or there)}{_named(source)}"
+        name = f"{place.stem}-{documents.listing(tables or there)}{_named(source)}"
         return pictures.read(data / f"{name}-{size}px", opened, size)
     raise DataError(f"DATASET={source.dataset}: not a set of images. Use one of: {', '.join(NAMES)}")
 

@@ -105,7 +105,7 @@ def vocabulary(source: Source) -> int:
     """How many tokens there are, known before the text is: a network can be made without it."""
     if source.tokenizer == "trained":
         return source.tokenizer_vocabulary
-    return tokenizer.named(source.tokenizer, Path()).vocabulary
+    return tokenizer.named(source.tokenizer).vocabulary
 
 
 def prepared(source: Source, *, root: Path) -> Path:
@@ -176,13 +176,10 @@ def _documents(source: Source) -> Documents:
     if source.dataset == "stdlib":
         return _stdlib()
     if source.dataset == "local":
-        return _local(Path(source.dataset_path).expanduser(), source)
+        return _local(source)
     if source.dataset == "hub":
-        if not source.dataset_name:
-            raise DataError("DATASET=hub: DATASET_NAME is empty. Give owner/name, as the hub's page has it")
-        repository, _, config = source.dataset_name.partition(":")
-        name = source.dataset_name.replace(":", "-")
-        return _streamed(name, _Published(repository, config or None, source.dataset_column))
+        asked_for = _Published(*hub.asked_for(source.dataset_name), source.dataset_column)
+        return _streamed(source.dataset_name.replace(":", "-"), asked_for)
     if source.dataset in PUBLISHED:
         return _streamed(source.dataset, PUBLISHED[source.dataset])
     raise DataError(f"DATASET={source.dataset}: not a text. Use one of: {', '.join(NAMES)}")
@@ -215,15 +212,13 @@ def _streamed(name: str, it: _Published) -> Documents:
     return documents.Rows(name, opened, it.column, guarded=guarded, passage=it.passage)
 
 
-def _local(place: Path, source: Source) -> Documents:
+def _local(source: Source) -> Documents:
     """A file or a folder of the user's: tables (.parquet, else .jsonl) where there are any, else plain text."""
-    if not source.dataset_path or not place.exists():
-        raise DataError(f"DATASET_PATH={source.dataset_path}: not there. Give a file, or a folder of files")
-    there = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    place, there = documents.local(source.dataset_path, wanted="a file, or a folder of files")
     for suffix, kind in TABLES.items():
         if tables := [path for path in there if path.suffix == suffix]:
             opened = partial(hub.local, kind, tables, split="train", streaming=True)
-            name = documents.Files(place.stem, tables).name
+            name = f"{place.stem}-{documents.listing(tables)}"
             guarded = partial(hub.read_from, f"DATASET_PATH={place}")
             return documents.Rows(name, opened, source.dataset_column, guarded=guarded)
     texts = [path for path in there if path.suffix in PLAIN]

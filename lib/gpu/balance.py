@@ -32,7 +32,7 @@ def cv_percent(means: Means, *, least: float = 0.0) -> float | None:
 
 def quality(cv_percent: float) -> str:
     """The word for a coefficient of variation [%]."""
-    bands = ((EXCELLENT, "Excellent"), (GOOD, "Good"), (FAIR, "Fair"), (math.inf, "Poor"))
+    bands = ((EXCELLENT, "Excellent"), (GOOD, "Good"), (FAIR, "Fair"))
     return next((word for limit, word in bands if cv_percent < limit), "Poor")
 
 

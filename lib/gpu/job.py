@@ -43,7 +43,7 @@ class Job:
     def look(self, now: float) -> None:
         """Take what was written, and write the window that it completes."""
         self._take_samples()
-        for rank, entry in self._new(self._folder / "marks"):
+        for rank, entry in self._marks():
             self._windows.mark(rank, entry)
             if rank == 0 and "step" in entry:
                 self._spin.mark(entry["time"], entry["step"])
@@ -61,7 +61,7 @@ class Job:
 
     def _take_samples(self) -> None:
         for path in self._folder.glob(f"rank-*/{store.SAMPLES}"):
-            node = int(path.parent.name.removeprefix("rank-"))
+            node = store.rank_of(path.parent)
             if node == FIRST:
                 continue
             for entry in self._tail(path).read():
@@ -70,11 +70,11 @@ class Job:
                 elif entry[0] >= self._began:
                     self._windows.add(node, Row(*entry))
 
-    def _new(self, folder: Path) -> list[tuple[int, dict[str, Any]]]:
-        """Process and line, in the order of time; marks of before this sampler are those of one that has died."""
+    def _marks(self) -> list[tuple[int, dict[str, Any]]]:
+        """What came since: process and line, in the order of time; what is older than this sampler is a dead one's."""
         found = [
-            (int(path.stem.removeprefix("rank-")), entry)
-            for path in folder.glob("rank-*.jsonl")
+            (store.rank_of(path), entry)
+            for path in (self._folder / store.MARKS).glob("rank-*.jsonl")
             for entry in self._tail(path).read()
             if "uuid" in entry or entry["time"] >= self._began
         ]

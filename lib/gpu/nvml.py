@@ -13,9 +13,8 @@ from typing import Any
 import pynvml
 from pynvml import NVMLError
 
-from lib.gpu.readings import FIELDS, Absent, Gpu, Reading
+from lib.gpu.readings import FIELDS, MIB, Absent, Gpu, Reading
 
-MIB = 1 << 20
 LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED, pynvml.NVML_ERROR_GPU_NOT_FOUND}
 LACKING = {
     pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_NO_PERMISSION,
@@ -39,7 +38,7 @@ def visible(text: str | None, uuids: Sequence[str]) -> list[int]:
         if entry.isdecimal():
             matches = [int(entry)] if int(entry) < len(uuids) else []
         else:
-            named = entry.startswith(("GPU-", "MIG-"))
+            named = entry.startswith("GPU-")
             matches = [position for position, uuid in enumerate(uuids) if named and uuid.startswith(entry)]
         if len(matches) != 1 or matches[0] in found:
             break
@@ -62,10 +61,13 @@ class Nvml:
         except NVMLError as problem:
             raise Absent(f"no NVIDIA driver answers ({problem})") from None
         known = [_described(index) for index in range(count)]
-        self.gpus = [known[position] for position in visible(shown, [gpu.uuid for gpu in known])]
-        if not self.gpus:
-            raise Absent(f"CUDA_VISIBLE_DEVICES={shown} hides all of {count} GPUs" if count else "no NVIDIA GPU")
-        self._devices = [_Device(gpu) for gpu in self.gpus]
+        self._devices = [_Device(known[position]) for position in visible(shown, [gpu.uuid for gpu in known])]
+        if not self._devices:
+            raise Absent(_none_of(count, shown or ""))
+
+    @property
+    def gpus(self) -> list[Gpu]:
+        return [device.gpu for device in self._devices]
 
     def read(self, position: int) -> Reading:
         return self._devices[position].read()
@@ -75,7 +77,7 @@ class _Device:
     """One GPU, with the calls that it has not refused yet."""
 
     def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
+        self.gpu = gpu
         self._handle: Handle = None
         self._gpm: _Gpm | None = None
         self._calls = {field: list(calls) for field, calls in CALLS.items()}
@@ -84,8 +86,10 @@ class _Device:
     def read(self) -> Reading:
         try:
             if self._handle is None:
-                self._handle = _handle(self._gpu)
+                self._handle = _handle(self.gpu)
                 self._gpm = _gpm(self._handle)
+                if self.gpu.memory_total_mib is None:  # it was lost when it was asked
+                    self.gpu = _described(self.gpu.index)
             faults: dict[str, str] = {}
             values = [self._value(field, faults) for field in CALLS]
         except NVMLError as problem:
@@ -155,6 +159,15 @@ def _gpm(handle: Handle) -> _Gpm | None:
         return _Gpm(handle) if pynvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice else None
     except NVMLError:  # an older driver does not know the question
         return None
+
+
+def _none_of(count: int, shown: str) -> str:
+    """Why none of so many GPUs is visible."""
+    if not count:
+        return "no NVIDIA GPU"
+    if shown.strip().startswith("MIG-"):
+        return f"CUDA_VISIBLE_DEVICES={shown} is a MIG instance, and NVML measures whole GPUs only"
+    return f"CUDA_VISIBLE_DEVICES={shown} hides all of {count} GPUs"
 
 
 def _described(index: int) -> Gpu:

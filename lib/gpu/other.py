@@ -8,9 +8,8 @@ from typing import Any
 
 import psutil
 
-from lib.gpu.readings import FIELDS, HOST_FIELDS, Absent, Gpu, Reading
+from lib.gpu.readings import FIELDS, HOST_FIELDS, MIB, Absent, Gpu, Reading
 
-MIB = 1 << 20
 LEAST_S = 0.1  # of a processor's time between two looks, for psutil to tell its load
 COUNTERS = {  # field -> PyTorch's function, and what its answer is divided by
     "utilization": ("utilization", 1),

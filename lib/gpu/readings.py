@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+MIB = 1 << 20
+
 # The order in which a reading holds its values. A field that nothing offers is null in every reading.
 FIELDS: tuple[str, ...] = (
     "utilization",  # [%] of the time in which a kernel ran, however small
@@ -57,7 +59,10 @@ class Source(Protocol):
     kind: str  # nvml, rocm, xpu or host
     about: str  # driver and version
     fields: tuple[str, ...]
-    gpus: list[Gpu]  # the visible ones; `read` takes a position in this list
+
+    @property
+    def gpus(self) -> list[Gpu]:
+        """The visible ones. One that was lost from the start says what it is when it is back."""
 
     def read(self, position: int) -> Reading:
-        """What the GPU says now. What can't be read is a fault in the reading, never raised."""
+        """What the GPU at this position of `gpus` says now. What can't be read is a fault in it, never raised."""

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Sampler:
         self._host = socket.gethostname()
         self._writer = Writer(self._own)
         self._job = Job(folder, told.terms(), told.began, self._tell) if told.rank == FIRST else None
+        self._source: Source | None = None
         self._header: Header | None = None
         self._faults = Faults(0)
         self._sampled = False
@@ -138,20 +139,29 @@ class Sampler:
         self._probe = Probe(Host, self._told.interval_s)
 
     def _describe(self, source: Source) -> None:
-        self._header = Header(
+        self._source = source
+        self._faults = Faults(len(source.gpus))
+        self._head(Header(
             time=time.time(), host=self._host, kind=source.kind, about=source.about,
             interval_s=self._told.interval_s, fields=source.fields, gpus=tuple(source.gpus),
-        )  # fmt: skip
-        self._faults = Faults(len(source.gpus))
-        self._writer.describe(self._header)
-        if self._job:
-            self._job.describe(self._header)
+        ))  # fmt: skip
         if source.kind != "host":
             names = Counter(gpu.name for gpu in source.gpus)
             what = ", ".join(f"{count} × {name}" for name, count in names.items())
             self._tell(event="found", what=f"{what} ({source.about})")
 
+    def _head(self, header: Header) -> None:
+        """What is kept from now on is as `header` says."""
+        self._writer.describe(header)
+        if self._job:
+            self._job.describe(header)
+        self._header = header
+
     def _add(self, sample: Sample) -> None:
+        assert self._source and self._header  # they were posted before
+        if (gpus := tuple(self._source.gpus)) != self._header.gpus:  # one that was lost from the start is back
+            with self._room():  # where there is none, it is tried again
+                self._head(replace(self._header, gpus=gpus))
         for event in self._faults.look(sample.readings):
             self._tell(**event)
         self._keep(sample)

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from lib.files import ends_whole, read_lines
 from lib.gpu.readings import Gpu, Values
 
-FOLDER = "gpu"
+FOLDER, MARKS = "gpu", "marks"
 SAMPLES, MINUTES, EVENTS, WINDOWS = "samples.jsonl", "minutes.jsonl", "events.jsonl", "windows.jsonl"
 SCHEMA = 1
 HOUR_S, MINUTE_S = 3600.0, 60.0
@@ -231,9 +231,14 @@ def pack(paths: Sequence[Path]) -> None:
             path.unlink()
 
 
+def rank_of(path: Path) -> int:
+    """N of `rank-N` or `rank-N.jsonl`."""
+    return int(path.stem.removeprefix("rank-"))
+
+
 def samplers(run: Path) -> list[Path]:
     """The folders of the run's samplers, one for each node, the job's first node first."""
-    return sorted((run / FOLDER).glob("rank-*"), key=lambda path: int(path.name.removeprefix("rank-")))
+    return sorted((run / FOLDER).glob("rank-*"), key=rank_of)
 
 
 def samples(sampler: Path) -> Iterator[tuple[Header, Row]]:
@@ -267,9 +272,5 @@ def _read(path: Path) -> Iterator[tuple[Header, list[Any]]]:
                         header = Header.of(entry)
                     elif header is not None and isinstance(entry, list):
                         yield header, entry
-    except (
-        FileNotFoundError,
-        EOFError,
-        zlib.error,
-    ):  # none there; or packed, and damaged since: up to where it is whole
-        return
+    except (FileNotFoundError, EOFError, zlib.error, gzip.BadGzipFile):
+        return  # none there; or packed, and damaged since: up to where it is whole

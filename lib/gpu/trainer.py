@@ -22,6 +22,7 @@ import torch
 from lib.files import append_line
 from lib.gpu import store
 from lib.gpu.alarms import told
+from lib.gpu.readings import MIB
 from lib.gpu.work import NoWork, Work
 from lib.options import ROOT
 
@@ -34,7 +35,6 @@ REVIVE_EVERY_S = 60.0
 STALE_S = 5.0  # at least; and 3 intervals
 EXIT_S = 1.0  # training's end is not delayed longer
 NOT_FOR_THE_SAMPLER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_", "TORCHELASTIC_")
-MIB = 1 << 20
 
 
 class Window(NamedTuple):
@@ -84,7 +84,8 @@ class Monitor(NullMonitor):
         self._folder = run / store.FOLDER
         self._interval_s = settings.gpu_monitor_interval_s
         self._rank = rank
-        self._marks = self._folder / "marks" / f"rank-{rank}.jsonl"
+        self._own = self._folder / f"rank-{rank}"  # of our sampler
+        self._marks = self._folder / store.MARKS / f"rank-{rank}.jsonl"
         self._self = {"rank": rank, "local_rank": local_rank, "host": socket.gethostname(), "pid": os.getpid()}
         self._device = device
         self._work = Work(device) if world > 1 else NoWork()
@@ -172,14 +173,13 @@ class Monitor(NullMonitor):
         self._pending, self._steps = {}, 0
 
     def _start(self) -> None:
-        sampler = self._folder / f"rank-{self._rank}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_FOR_THE_SAMPLER)}
         kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
         self._started = time.time()
         command = [sys.executable, "-m", "lib.gpu.sampler", json.dumps({**self._told, "began": self._started})]
         try:
-            sampler.mkdir(parents=True, exist_ok=True)
-            with (sampler / "sampler.log").open("ab") as log:
+            self._own.mkdir(parents=True, exist_ok=True)
+            with (self._own / "sampler.log").open("ab") as log:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=kept, cwd=ROOT,
                     start_new_session=True,
@@ -201,7 +201,7 @@ class Monitor(NullMonitor):
                 yield f"warning: the GPU sampler {how}; another one takes over"
             return
         with contextlib.suppress(OSError):
-            written = (self._folder / f"rank-{self._rank}" / store.SAMPLES).stat().st_mtime
+            written = (self._own / store.SAMPLES).stat().st_mtime
             age_s = time.time() - max(written, self._started)  # until it has begun, what an earlier attempt has left
             stale = age_s > max(STALE_S, 3 * self._interval_s)
             if stale and not self._stale:

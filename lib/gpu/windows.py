@@ -8,13 +8,13 @@ from typing import Any
 
 from lib.gpu import balance
 from lib.gpu.readings import HOST_FIELDS, THROTTLE, Gpu
-from lib.gpu.store import Header, Row
+from lib.gpu.store import HOUR_S, Header, Row
 from lib.gpu.tally import Key, Tally, rounded
 
 FIRST = 0  # the node whose sampler makes the windows
 LEAST_SAMPLES, LEAST_S = 10, 10.0  # of a window, one of the two
 PATIENCE_S = 3.0  # for the samples of other nodes and the marks of other processes
-HOUR_S, KWH_J = 3600.0, 3.6e6
+KWH_J = 3.6e6
 ALWAYS = ("memory_used", "utilization", "temperature", "power")  # are logged of each GPU, also where they are unknown
 WHERE_KNOWN = ("sm_clock", "memory_clock", "sm_active", "tensor_active")
 ACTIVE = ("sm_active", "tensor_active")
@@ -105,14 +105,12 @@ class Windows:
         tally = self._tally if self._cut is None or row.time <= self._cut[0] else self._next
         tally.samples += node == FIRST
         self._reached[node] = row.time
+        named = _named(header, row)
         for position, values in enumerate(row.gpus):
             key = (node, position)
             tally.of(key).add(header.fields, values)
-            tally.of(key).joules = self._joules_of(key, row.time, dict(zip(header.fields, values or [], strict=False)))
-        if "utilization" in header.fields:
-            place = header.fields.index("utilization")
-            own = [row.gpus[position] for node_of, position in self.job if node_of == node]
-            tally.add_cv([None if values is None else values[place] for values in own], self.job)
+            tally.of(key).joules = self._joules_of(key, row.time, named[position])
+        tally.add_cv([named[position].get("utilization") for of, position in self.job if of == node], self.job)
 
     def _joules_of(self, key: Key, time: float, values: Mapping[str, float | None]) -> float | None:
         """What the GPU has used since its first sample; None when it does not say now."""
@@ -150,9 +148,9 @@ class Windows:
     def seen(self, node: int, row: Row) -> list[tuple[Gpu, float | None, float | None]]:
         """Of each GPU of the job on `node` what it is, and its utilization and power in a sample."""
         header = self._headers[node]
-        values = [dict(zip(header.fields, of or [], strict=False)) for of in row.gpus]
+        named = _named(header, row)
         return [
-            (header.gpus[position], values[position].get("utilization"), values[position].get("power"))
+            (header.gpus[position], named[position].get("utilization"), named[position].get("power"))
             for of, position in self.job if of == node
         ]  # fmt: skip
 
@@ -194,6 +192,10 @@ class Windows:
             for position, gpu in enumerate(header.gpus)
         }
 
+    def _memory_total_mib(self, job: Sequence[Key]) -> float | None:
+        gpus = self._gpus()
+        return balance.total([gpus[key].memory_total_mib for key in job])
+
     def _close(self, time: float, step: int) -> Closed:
         tally, job = self._tally, self.job
         hours = (time - tally.begin) / HOUR_S
@@ -216,14 +218,12 @@ class Windows:
 
     def _of_gpus(self, tally: Tally, job: Sequence[Key]) -> dict[str, Value]:
         """What each GPU did, and all together."""
-        gpus = self._gpus()
         means = {name: [tally.of(key).mean(name) for key in job] for name in (*ALWAYS, *WHERE_KNOWN)}
         values: dict[str, Value] = {}
         for name, known in means.items():
             if name in ALWAYS or any(value is not None for value in known):
                 values |= {f"gpu_{index}_{name}": value for index, value in enumerate(known)}
-        used = balance.total(means["memory_used"])
-        total = balance.total([gpus[key].memory_total_mib for key in job])
+        used, total = balance.total(means["memory_used"]), self._memory_total_mib(job)
         values |= {
             "gpu_total_memory_used": used,
             "gpu_total_memory_percent": 100 * used / total if used is not None and total else None,
@@ -253,11 +253,10 @@ class Windows:
         return values
 
     def _of_load(self, tally: Tally, job: Sequence[Key], compute_time: float | None) -> dict[str, Value]:
-        gpus = self._gpus()
         utilization, memory, power = (
             [tally.of(key).mean(name) for key in job] for name in ("utilization", "memory_used", "power")
         )
-        total = balance.total([gpus[key].memory_total_mib for key in job])
+        unused_mib = balance.UNUSED * (self._memory_total_mib(job) or 0) / len(job)
         cv = balance.cv_percent(utilization, least=balance.IDLE)
         cv_power = balance.cv_percent(power)
         state = balance.state(utilization)
@@ -265,7 +264,7 @@ class Windows:
             "gpu_load_balance_cv": cv,
             "gpu_load_balance_quality": state,
             "gpu_load_balance_quality_code": balance.CODES[state],
-            "gpu_load_balance_cv_memory": balance.cv_percent(memory, least=balance.UNUSED * (total or 0) / len(job)),
+            "gpu_load_balance_cv_memory": balance.cv_percent(memory, least=unused_mib),
             "gpu_load_balance_cv_power": cv_power,
             "gpu_load_balance_cv_sampled": tally.cv_sampled,
             "gpu_load_balance_max_over_mean": balance.max_over_mean(utilization) if cv is not None else None,
@@ -315,3 +314,8 @@ class Windows:
         }
         told = {rank: known.memory_mib for rank, known in sorted(self.ranks.items()) if known.memory_mib is not None}
         return values | {f"gpu_{rank}_memory_used": mib for rank, mib in told.items()}
+
+
+def _named(header: Header, row: Row) -> list[dict[str, float | None]]:
+    """Of each GPU its values by name; none while it can't be reached."""
+    return [dict(zip(header.fields, values or [], strict=False)) for values in row.gpus]

@@ -185,8 +185,8 @@ class Loop:
             told = FINISH
         if self.stop.signal:
             told = LEAVE
-        if dist.world() == 1 or not logs:
-            return told if dist.world() == 1 else GO_ON
+        if dist.world() > 1 and not logs:
+            return GO_ON
         return dist.highest(told, self.device)
 
     def save_is_due(self) -> bool:

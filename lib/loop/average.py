@@ -18,10 +18,12 @@ class Average:
         self._mean = [tensor.clone() for tensor in self._live]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """After an optimizer step."""
+    def update(self, skip: Tensor | None = None) -> None:
+        """After an optimizer step; with `skip` 1.0, on the device, nothing happens."""
         if self._mean:
-            torch._foreach_lerp_(self._mean, self._live, 1 - self._decay)
+            share = 1 - self._decay
+            shares = share if skip is None else [share * (1 - skip)] * len(self._mean)
+            torch._foreach_lerp_(self._mean, self._live, shares)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

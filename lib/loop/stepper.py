@@ -65,9 +65,10 @@ class Stepper:
         if self._plan.grad_clip:
             nn.utils.clip_grads_with_norm_(parameters, self._plan.grad_clip, norm)
         if not self._left_out(bad):
-            self._pruner.before_step(step, rate, skip=bad if self.guard.skips else None)
+            skip = self._skip(bad)
+            self._pruner.before_step(rate, skip=skip)
             self._scaler.step(self._optimizer)
-            self.average.update()
+            self.average.update(skip)
         self._scaler.update()
         self._pruner.after_step(step)
         self._optimizer.zero_grad(set_to_none=True)
@@ -88,6 +89,14 @@ class Stepper:
 
     def _backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def _skip(self, bad: Tensor | None) -> Tensor | None:
+        """1.0 on the device where the guard or the scaler leaves the step out, else 0.0; None when neither does."""
+        skip = bad if self.guard.skips else None
+        if not self._scaler.is_enabled():
+            return skip
+        overflow = (~torch.isfinite(self.norm)).float()  # the scaler looks at each gradient and finds the same
+        return overflow if skip is None else torch.maximum(skip, overflow)
 
     def _left_out(self, bad: Tensor | None) -> bool:
         """Whether the host leaves the step out. A fused optimizer on an accelerator is told to, and nobody waits."""

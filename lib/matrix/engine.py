@@ -180,8 +180,9 @@ class Engine:
             if self.limits.matrix_timeout_s:
                 run, limit_s = self.matrix.run(cell), self.limits.matrix_timeout_s
                 unit.end_orphan(run, self._too_long, limit_s=limit_s, grace_s=GRACE_S)
-        running = {trial.cell.name: status.progress(trial.run) for trial in self._running.values()}
-        self.board.draw(running, self._summary(running))
+        if self.board.is_due:
+            running = {trial.cell.name: status.progress(trial.run) for trial in self._running.values()}
+            self.board.draw(running, self._summary(running))
 
     @property
     def _too_long(self) -> Verdict:
@@ -223,9 +224,8 @@ class Engine:
         self._tell("done", f"{trial.cell.name}  {describe(told)}  {duration(trial.age_s)}")
 
     def _learn(self, cell: Cell, result: dict[str, object], seconds: float = 0.0) -> None:
-        total, peak = result.get("total_time_s"), result.get("peak_memory_mib")
-        self._times.add(cell, seconds or (total + times.START_S if isinstance(total, int | float) else times.START_S))
-        if isinstance(peak, int | float):
+        self._times.add(cell, seconds or times.of_result(result))
+        if isinstance(peak := result.get("peak_memory_mib"), int | float):
             self._peaks[cell.model] = max(self._peaks.get(cell.model, 0.0), float(peak))
 
     def _failed(self, cell: Cell, state: unit.State) -> None:

@@ -13,7 +13,7 @@ from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lib.kconf import dotconfig, layers, making
 from lib.kconf.tree import Tree
@@ -277,11 +277,7 @@ def _cell(kind: Kind, values: Mapping[str, Value], changed: Mapping[str, Value],
         name=run_name(values, mine),
         axes=_texts(values, told),
         work=kind.work.of(changed),
-        gpus=_number(values["GPUS"]),
+        gpus=int(values["GPUS"]),
         device=str(values["DEVICE"]),
-        threads=_number(values["THREADS"]),
+        threads=int(values["THREADS"]),
     )
-
-
-def _number(value: Any) -> int:
-    return int(value)

@@ -17,13 +17,13 @@ from lib.matrix import cell as unit
 from lib.matrix import verdict
 from lib.matrix.plan import Matrix
 from lib.matrix.points import Cell
-from lib.matrix.times import START_S, Times
+from lib.matrix.times import START_S, Times, of_result
 from lib.progress import duration
 
 BAR = 24  # characters
 SHOWN = 12  # running cells, and failures, that have a line
 STEP = re.compile(r"step (\d+)/(\d+)")
-JOURNALED = re.compile(rb'"step": ?(\d+)')
+JOURNALED = re.compile(r'"step": ?(\d+)')
 UP, CLEAR = "\x1b[{}A", "\x1b[J"
 EVERY_S = 1.0
 
@@ -88,7 +88,7 @@ def standing(matrix: Matrix) -> Standing:
         run = matrix.run(cell)
         if (result := run.result) is not None:
             found.done += 1
-            found.times.add(cell, float(result.get("total_time_s") or 0.0) + START_S)
+            found.times.add(cell, of_result(result))
             continue
         state = unit.state(run)
         if state.name == "running":
@@ -105,19 +105,9 @@ def progress(run: RunFolder) -> Progress:
     trial = unit.last_event(run, "trial")
     said = STEP.findall(verdict.tail(run.path / f"trial-{trial.get('number', 1)}.log"))
     step, steps = (int(said[-1][0]), int(said[-1][1])) if said else (0, 0)
-    if logged := JOURNALED.findall(_end(run)):
+    if logged := JOURNALED.findall(verdict.tail(run.path / lines.NAME)):
         step = max(step, int(logged[-1]))
     return Progress(step, steps, time.time() - float(trial.get("time", time.time())))
-
-
-def _end(run: RunFolder) -> bytes:
-    try:
-        with (run.path / lines.NAME).open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 4096))
-            return file.read()
-    except FileNotFoundError:
-        return b""
 
 
 class Board:
@@ -129,14 +119,19 @@ class Board:
         self._height = 0
         self._drawn = 0.0
 
+    @property
+    def is_due(self) -> bool:
+        """Whether `draw` would draw: on a terminal, once a second."""
+        return self._live and time.monotonic() - self._drawn >= EVERY_S
+
     def say(self, text: str) -> None:
         """A line that stays."""
         self._wipe()
         print(text, file=self._screen, flush=True)
 
     def draw(self, running: Mapping[str, Progress], summary: str) -> None:
-        """The bars and the summary below them, at most once a second."""
-        if not self._live or time.monotonic() - self._drawn < EVERY_S:
+        """The bars and the summary below them, when that is due."""
+        if not self.is_due:
             return
         columns = os.get_terminal_size(self._screen.fileno()).columns or 80  # 0 where a terminal does not know
         rows = [*bars(running, columns), *_cut([summary], columns)]

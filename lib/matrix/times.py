@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
 from lib.matrix.points import Cell
@@ -41,6 +41,12 @@ class Times:
                 return None
             ahead.append(seconds)
         return max([*known, (sum(known) + sum(ahead)) / max(1, jobs)])
+
+
+def of_result(result: Mapping[str, object]) -> float:
+    """Seconds that the cell took, as far as its result says."""
+    trained = result.get("total_time_s")
+    return START_S + (float(trained) if isinstance(trained, int | float) else 0.0)
 
 
 def _kinds(cell: Cell) -> Iterator[tuple[str, ...]]:

@@ -12,7 +12,6 @@ from lib import kconf, names
 from lib.errors import Refused
 from lib.files import shown
 from lib.journal.folder import RunFolder
-from lib.kconf.tree import Tree
 from lib.launch import processes
 from lib.matrix import axes, cell, engine, gpus, source, status
 from lib.matrix.plan import Matrix, find
@@ -164,10 +163,11 @@ def _asked(root: Path, environ: Environ) -> Asked:
     asked = axes.listed(settings, typed)
     own_words = {word.partition("=")[0] for word in typed.split()}
     spare = {axis for axis, (symbol, _) in axes.lists(settings).items() if made.origins[symbol] == "default"}
-    known = list(Tree(root).symbols)
+    front = Front(root, base, overrides)
+    known = list(front.tree.symbols)
     excluded = axes.rules(settings.matrix_exclude, known, "MATRIX_EXCLUDE")
     baseline = axes.rule(settings.matrix_baseline, known, "MATRIX_BASELINE").terms
-    product = Front(root, base, overrides).product(asked, excluded, spare - own_words)
+    product = front.product(asked, excluded, spare - own_words)
     if not product.cells:
         raise Faults([f"the matrix is empty: MATRIX_EXCLUDE leaves all {product.excluded} combinations out"])
     models = {one.model for one in product.cells}
@@ -200,8 +200,7 @@ def _say_what(asked: Asked) -> None:
 def _drive(root: Path, environ: Environ, matrix: Matrix, asked_jobs: int) -> int:
     """Run what FILTER chooses of the matrix, then write the report."""
     _check_source(root, matrix)
-    text = kconf.typed(environ, "FILTER")
-    chosen = matrix.chosen(text) if text else list(matrix.cells)
+    chosen = matrix.chosen(kconf.typed(environ, "FILTER"))
     limits = _limits(_base(matrix))
     nproc = kconf.typed(environ, "NPROC")
     slots = _slots(chosen, limits, nproc)
@@ -247,13 +246,14 @@ def _opening(root: Path, matrix: Matrix, chosen: list[Cell], jobs: int, slots: g
     where = f"{len(slots.gpus)} GPUs" if slots else "the CPU"
     if len(done) < len(chosen):
         first = next(one for one in chosen if matrix.run(one).result is None)
-        line = shlex.join([*_python(root), *matrix.words(first, root)])
-        print(f"runs      {len(chosen) - len(done)} cells on {where}, {jobs} at a time, the first one as\n$ {line}")
+        told = f"{len(chosen) - len(done)} cells on {where}, {jobs} at a time, the first one as"
+        print(f"runs      {told}\n$ {_line(root, matrix, first)}")
     sys.stdout.flush()
 
 
-def _python(root: Path) -> list[str]:
-    return [shown(Path(sys.executable), root)]
+def _line(root: Path, matrix: Matrix, one: Cell) -> str:
+    """What trains the cell, as it is typed in the root."""
+    return shlex.join([shown(Path(sys.executable), root), *matrix.words(one, root)])
 
 
 def _slots(chosen: list[Cell], limits: engine.Limits, nproc: str) -> gpus.Slots | None:
@@ -323,18 +323,15 @@ def _past(project: Path, left: list[Cell]) -> Times:
 def _report(root: Path, matrix: Matrix) -> None:
     from lib import report as reports
 
-    runs = [run for one in matrix.cells if (run := matrix.run(one)).path.exists()]
-    if not runs:
+    cells = {run: one for one in matrix.cells if (run := matrix.run(one)).path.exists()}
+    if not cells:
         return
-    cells = {str(matrix.run(one).path): one for one in matrix.cells}
     reports.build(
-        runs, matrix.path, title=f"{matrix.project.name}: {matrix.name}",
-        axes={str(run.path): cells[str(run.path)].axes for run in runs},
+        list(cells), matrix.path, title=f"{matrix.project.name}: {matrix.name}",
+        axes={str(run.path): one.axes for run, one in cells.items()},
         baseline=matrix.baseline or None,
-        commands={
-            str(run.path): shlex.join([*_python(root), *matrix.words(cells[str(run.path)], root)]) for run in runs
-        },
-        failures={str(run.path): state.why for run in runs if (state := cell.state(run)).name == "failed"},
+        commands={str(run.path): _line(root, matrix, one) for run, one in cells.items()},
+        failures={str(run.path): state.why for run in cells if (state := cell.state(run)).name == "failed"},
     )  # fmt: skip
     print(f"report    {shown(matrix.path, root)}/index.html (results.csv, results.md)")
 

@@ -25,7 +25,7 @@ class NullPruner:
     def start(self, steps: int) -> None:
         pass
 
-    def before_step(self, step: int, lr: float, *, skip: Tensor | None = None) -> None:
+    def before_step(self, lr: float, *, skip: Tensor | None = None) -> None:
         pass
 
     def after_step(self, step: int) -> None:
@@ -93,8 +93,8 @@ class Pruner(NullPruner):
         )
 
     @torch.no_grad()
-    def before_step(self, step: int, lr: float, *, skip: Tensor | None = None) -> None:
-        """Between the gradients of `step` (from 1), clipped, and the optimizer's step with `lr`.
+    def before_step(self, lr: float, *, skip: Tensor | None = None) -> None:
+        """Between the gradients of a step, clipped, and the optimizer's step with `lr`.
 
         `skip` is the optimizer's `found_inf`: 1.0 on the device for gradients that are not to be used.
         """
@@ -104,7 +104,7 @@ class Pruner(NullPruner):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """After the optimizer's step: prune where it is time to."""
+        """After the optimizer's `step` (from 1): prune where it is time to."""
         pruned = self._due(step) and self._prune(self._ramp().sparsity(step))
         for name, mask in self.masks.items():
             weight = self.weights[name]
@@ -226,7 +226,7 @@ class Learned(Pruner):
         )
 
     @torch.no_grad()
-    def before_step(self, step: int, lr: float, *, skip: Tensor | None = None) -> None:
+    def before_step(self, lr: float, *, skip: Tensor | None = None) -> None:
         for name, weight in self.weights.items():
             if self.masks:
                 weight.add_(self.carried["hidden"][name])

@@ -16,9 +16,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from lib import plot
 from lib.plot import SPREAD_FOR_LOG, Curve
 from lib.report.statistics import Summary
 
@@ -97,7 +98,7 @@ def front(series: Sequence[Series], numbered: Series, *, higher: bool, x: str, y
         axes.annotate(str(number), point, (5, 5), textcoords="offset points", color=INK)
     axes.margins(0.1)
     if right.min() > 0 and right.max() > SPREAD_FOR_LOG * right.min():
-        _logarithmic(axes, "x")
+        plot.logarithmic(axes, "x")
     return _svg(figure, name)
 
 
@@ -112,7 +113,7 @@ def curves(bands: Sequence[Band], *, logarithmic: bool, y: str, name: str) -> st
         axes.plot(one.steps, one.mean, color=colour, linewidth=1.6, marker=dot, markersize=4)
     values = np.concatenate([one.low for one in bands] + [one.high for one in bands])
     if logarithmic and values.min() > 0 and values.max() > SPREAD_FOR_LOG * values.min():
-        _logarithmic(axes, "y")
+        plot.logarithmic(axes, "y")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     return _svg(figure, name)
@@ -147,14 +148,6 @@ def _draw(axes: Axes, series: Sequence[Series], *, linewidth: float) -> None:
 
 def _colour(number: int) -> str:
     return f"#0000c{number % COLOURS}"
-
-
-def _logarithmic(axes: Axes, which: str) -> None:
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -91,7 +91,7 @@ def _difference(one: Compared, quality: Quantity) -> list[str]:
         quality.text(found.mean, sign=True),
         interval,
         str(found.n),
-        UNKNOWN if found.effect is None else f"{found.effect:+.1f}".replace("-", "−"),
+        UNKNOWN if found.effect is None else f"{found.effect:+z.1f}".replace("-", "−"),
         *(UNKNOWN if p is None else f"{p:.3f}" for p in (found.p, one.p_holm)),
         verdict,
     ]

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lib import kconf
+from lib import kconf, plot
 from lib.errors import Refused
 from lib.files import shown, write_whole
 from lib.gpu import store
@@ -51,12 +51,12 @@ def draw(recording: Recording) -> Iterator[Path]:
         "timeline.png": gpu_pictures.timeline,
     }
     for name, picture in pictures.items():
-        yield gpu_pictures.save(picture(recording), recording.run.path / store.FOLDER / name)
+        yield plot.save(picture(recording), recording.run.path / store.FOLDER / name)
 
 
 def compare(recordings: Sequence[Recording], path: Path) -> Path:
     """The timelines of several runs in one picture at `path`."""
-    return gpu_pictures.save(gpu_pictures.comparison(recordings), path)
+    return plot.save(gpu_pictures.comparison(recordings), path)
 
 
 def _readable(runs: Sequence[RunFolder]) -> Iterator[Recording]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lib import plot
 from lib.gpu import balance
-from lib.plot import DPI, GRID, INK, PALE, SIZE_INCHES, TRAIN, VAL
+from lib.plot import INK, PALE, SIZE_INCHES, TRAIN, VAL
 from lib.report.gpu_recording import Array, Recording, Track, decimated
 from lib.report.gpu_summary import GIB, hardware, name_of
 
@@ -52,16 +49,6 @@ COMPARED_HOSTS = (
     ("host_cpu_utilization", "Processor [%]", 1.0),
     ("host_memory_used", "Memory [GiB]", 1 / GIB),
 )
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write it to `path`, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font lacks
-        figure.savefig(part, format="png")
-    part.replace(path)
-    return path
 
 
 def grid(count: int) -> tuple[int, int]:
@@ -264,7 +251,7 @@ def _bars(axes: Axes, known: Sequence[tuple[float | None, Array]], factor: float
 def _work(recording: Recording) -> list[float | None]:
     """Seconds of its own work in each step, by process; nothing where there is one, or none has said."""
     count = 0
-    while any(f"gpu_{count}_compute_time" in window["values"] for window in recording.windows):
+    while any(f"gpu_{count}_compute_time" in values for values in recording.values):
         count += 1
     means = [recording.average(f"gpu_{rank}_compute_time") for rank in range(count)]
     return means if any(mean is not None for mean in means) else []
@@ -295,22 +282,14 @@ def _title(what: str, recording: Recording) -> str:
 
 
 def _figure(title: str, machine: str, rows: int = 2) -> Figure:
-    width, height = SIZE_INCHES
-    layout = ConstrainedLayoutEngine(rect=(0.012, 0.012, 0.975, 0.97), w_pad=0.08, h_pad=0.08)
-    figure = Figure((width, height + max(0, rows - 2) * height / 3), DPI, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)  # the object interface: no global state, no window
-    figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold", color=INK)
+    height = SIZE_INCHES[1]
+    figure = plot.sheet(title, height_inches=height + max(0, rows - 2) * height / 3)
     figure.text(0.985, 0.975, machine, ha="right", va="top", fontsize=10, color=PALE)
     return figure
 
 
 def _panel(axes: Axes, title: str, *, above: float = 6) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=above)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(which="both", colors=PALE, labelsize=9, length=0)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    plot.panel(axes, title, above=above)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 

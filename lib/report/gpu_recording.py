@@ -23,6 +23,7 @@ from lib.gpu.store import Header
 from lib.gpu.tally import Key
 from lib.gpu.windows import Terms, Windows
 from lib.journal.folder import RunFolder
+from lib.report import totals
 
 Array = npt.NDArray[np.float64]
 
@@ -99,32 +100,34 @@ class Recording:
         """How long it was monitored."""
         return max(float(track.seconds[-1]) for track in self.tracks) + self.header.interval_s
 
+    @property
+    def values(self) -> list[dict[str, Any]]:
+        """What was logged of each window."""
+        return [window["values"] for window in self.windows]
+
     def logged(self, name: str) -> Array:
         """(windows,) the values of that name; nan where it is null or a word."""
-        found = [window["values"].get(name) for window in self.windows]
+        found = [values.get(name) for values in self.values]
         return np.array([value if isinstance(value, int | float) else np.nan for value in found], dtype=float)
 
     def average(self, name: str) -> float | None:
         """The mean of a logged value over the time in which it is known."""
-        values, weights = self.logged(name), self.logged("gpu_window_s")
-        there = ~np.isnan(values) & (weights > 0)
-        return float(np.average(values[there], weights=weights[there])) if there.any() else None
+        return totals.mean(self.values, name)
 
     def highest(self, name: str) -> float | None:
-        return _finite(np.fmax.reduce(self.logged(name), initial=np.nan))
+        return max(totals.known(self.values, name), default=None)
 
     def last(self, name: str) -> Any:  # a number or a word, as it was logged
         """The latest value of that name that is not null."""
-        found = (window["values"].get(name) for window in reversed(self.windows))
+        found = (values.get(name) for values in reversed(self.values))
         return next((value for value in found if value is not None), None)
 
     def qualities(self) -> dict[str, float]:
         """Share of the time in each quality of the load's balance, the longest first."""
         shares: dict[str, float] = {}
-        for window in self.windows:
-            state = window["values"].get("gpu_load_balance_quality")
-            if state:
-                shares[state] = shares.get(state, 0.0) + window["values"]["gpu_window_s"]
+        for values in self.values:
+            if state := values.get("gpu_load_balance_quality"):
+                shares[state] = shares.get(state, 0.0) + values[totals.SECONDS]
         total = sum(shares.values())
         return {state: of / total for state, of in sorted(shares.items(), key=lambda item: -item[1]) if total}
 
@@ -157,7 +160,7 @@ def newest(runs: Path) -> RunFolder:
 
 def recorded(run: RunFolder) -> Recording:
     """Read it from the run's folder. Raises Refused when the run was not monitored."""
-    nodes = {_rank(sampler): _read(sampler) for sampler in store.samplers(run.path)}
+    nodes = {store.rank_of(sampler): _read(sampler) for sampler in store.samplers(run.path)}
     nodes = {rank: node for rank, node in nodes.items() if node.header is not None}
     headers = {rank: node.header for rank, node in nodes.items() if node.header is not None}
     if not headers:
@@ -195,7 +198,7 @@ def _firsts(marks: Path) -> dict[int, dict[str, Any]]:
     for path in marks.glob("rank-*.jsonl"):
         with path.open("rb") as file:
             for entry in store.entries([file.readline()]):
-                found[int(path.stem.removeprefix("rank-"))] = entry
+                found[store.rank_of(path)] = entry
     return {rank: entry for rank, entry in found.items() if isinstance(entry, dict) and "uuid" in entry}
 
 
@@ -234,10 +237,6 @@ class _Clock:
     def of(self, times: Sequence[float]) -> Array:
         seconds: Array = np.interp(np.array(times, dtype=float), self._times, self._seconds)
         return seconds
-
-
-def _rank(sampler: Path) -> int:
-    return int(sampler.name.removeprefix("rank-"))
 
 
 def _read(sampler: Path) -> _Node:

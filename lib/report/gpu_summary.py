@@ -11,7 +11,8 @@ from lib.gpu import balance
 from lib.gpu.alarms import told
 from lib.gpu.readings import THROTTLE
 from lib.progress import duration
-from lib.report.gpu_recording import Array, Card, Recording, Track, stretches
+from lib.report import totals
+from lib.report.gpu_recording import Card, Recording, Track, stretches
 
 GIB = 1024.0  # MiB
 SPIKE = 0.1  # of the GPU's memory, over the median
@@ -145,16 +146,14 @@ def _said(recording: Recording) -> Iterator[tuple[str, str]]:
         who = name_of(track.card, recording)
         number, most, when = spikes(track)
         if number:
-            times = "once" if number == 1 else f"{number} times"
             yield (
                 "spikes",
-                f"{who}: memory {times} for a short while over {100 * SPIKE:.0f} % above its median, "
+                f"{who}: memory {_times(number)} for a short while over {100 * SPIKE:.0f} % above its median, "
                 f"up to {most / GIB:.1f} GiB after {duration(when)}",
             )
         number, seconds = drops(track)
         if number and not recording.of_host:
-            times = "once" if number == 1 else f"{number} times"
-            yield "drops", f"{who}: utilization under half its median {times}, together {duration(seconds)}"
+            yield "drops", f"{who}: utilization under half its median {_times(number)}, together {duration(seconds)}"
         if spans := track.lost_spans():
             yield "lost", f"{who}: {', '.join(f'{duration(begin)} to {duration(end)}' for begin, end in spans[:5])}"
     events = [event for event in recording.events if event["event"] != "found"]
@@ -187,9 +186,7 @@ def _balance(recording: Recording) -> Iterator[tuple[str, str]]:
     if known := [f"{name} {mean:.1f} %" for name, mean in means.items() if mean is not None]:
         yield "", f"CV of {', '.join(known)}"
     slowest = Counter(
-        window["values"]["gpu_slowest_rank"]
-        for window in recording.windows
-        if window["values"].get("gpu_slowest_rank") is not None
+        values["gpu_slowest_rank"] for values in recording.values if values.get("gpu_slowest_rank") is not None
     )
     for rank, number in slowest.most_common(1):
         yield (
@@ -222,20 +219,14 @@ def _spent(recording: Recording) -> Iterator[tuple[str, str]]:
 
 def joules_per(recording: Recording) -> dict[str, float]:
     """Energy for each step, token or image, over all windows in which both are known."""
-    joules = recording.logged("gpu_energy_joules")
-    found = {}
     prefix = "gpu_joules_per_"
-    names = {name for window in recording.windows for name in window["values"] if name.startswith(prefix)}
-    for name in sorted(names):
-        each = recording.logged(name)
-        there = (each > 0) & (joules > 0)
-        if there.any():
-            found[name.removeprefix(prefix)] = float(joules[there].sum() / _counted(joules[there], each[there]))
-    return found
+    names = sorted({name for values in recording.values for name in values if name.startswith(prefix)})
+    rates = {name.removeprefix(prefix): totals.joules_per_unit(recording.values, name) for name in names}
+    return {unit: rate for unit, rate in rates.items() if rate is not None}
 
 
-def _counted(joules: Array, each: Array) -> float:
-    return float((joules / each).sum())
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

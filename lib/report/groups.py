@@ -38,7 +38,7 @@ class Group:
         return sum(outcome.diverged for outcome in self.outcomes)
 
     def values(self, quantity: Quantity) -> list[float]:
-        return [found for one in self.outcomes if (found := one.numbers.get(quantity.name)) is not None]
+        return known(self.outcomes, quantity)
 
     def by_seed(self, quantity: Quantity) -> dict[str, float]:
         return {one.seed: one.numbers[quantity.name] for one in self.outcomes if quantity.name in one.numbers}
@@ -168,6 +168,11 @@ def parts(outcomes: Sequence[Outcome], baseline: Mapping[str, str] | None) -> li
     """A part for each model."""
     models = dict.fromkeys(outcome.model for outcome in outcomes)
     return [Part(model, [one for one in outcomes if one.model == model], baseline) for model in models]
+
+
+def known(outcomes: Sequence[Outcome], quantity: Quantity) -> list[float]:
+    """The values of those that have one."""
+    return [one.numbers[quantity.name] for one in outcomes if quantity.name in one.numbers]
 
 
 def varying(outcomes: Sequence[Outcome]) -> list[str]:

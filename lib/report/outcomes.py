@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +10,10 @@ from lib.gpu import balance
 from lib.journal import lines
 from lib.journal.folder import RunFolder
 from lib.plot import Curve, curve
+from lib.report import totals
 
 SEED = "SEED"
 AXES = ("MODEL", "OPTIMIZER", "PRUNING", "TARGET_SPARSITY", SEED)  # of a run that is not part of a matrix
-SECONDS, JOULES, ENERGY_KWH = "gpu_window_s", "gpu_energy_joules", "gpu_energy_total_kwh"
 MEANS = {  # number of an outcome -> what was logged of each window, whose mean over the run it is
     "gpu_utilization": "gpu_average_utilization",
     "gpu_memory_mib": "gpu_total_memory_used",
@@ -24,7 +23,7 @@ MEANS = {  # number of an outcome -> what was logged of each window, whose mean 
     "host_memory_mib": "host_memory_used",
 }
 HIGHEST = {"gpu_memory_peak_mib": "gpu_total_memory_used", "gpu_temperature": "gpu_max_temperature"}
-LAST = {"gpu_energy_kwh": ENERGY_KWH, "gpu_hours": "gpu_hours", "gpu_cost": "gpu_cost"}
+LAST = {"gpu_energy_kwh": "gpu_energy_total_kwh", "gpu_hours": "gpu_hours", "gpu_cost": "gpu_cost"}
 PER_UNIT = ("gpu_joules_per_token", "gpu_joules_per_image")
 QUALITY = "gpu_load_balance_quality"
 
@@ -45,10 +44,10 @@ class Quantity:
         return value * self.scale
 
     def text(self, value: float | None, *, sign: bool = False) -> str:
-        """`97.41`, with `sign` `+0.31`; a dash for what nobody knows."""
+        """`97.41`, with `sign` `+0.31`; a dash for what nobody knows. What rounds to zero is `0.00` or `+0.00`."""
         if value is None:
             return "–"
-        return f"{self.shown(value):{'+' if sign else ''},.{self.digits}f}".replace("-", "−")
+        return f"{self.shown(value):{'+' if sign else ''}z,.{self.digits}f}".replace("-", "−")
 
     @property
     def heading(self) -> str:
@@ -103,12 +102,12 @@ class Outcome:
         return self.axes.get(SEED, "")
 
 
-def read(run: RunFolder, *, axes: Mapping[str, str] | None, command: str, why: str, curves: bool = True) -> Outcome:
-    """The outcome of the run; without `axes` it is placed by its own configuration. `curves` takes most of the time."""
+def read(run: RunFolder, *, axes: Mapping[str, str] | None, command: str, why: str) -> Outcome:
+    """The outcome of the run; without `axes` it is placed by its own configuration."""
     values = run.configuration.get("values", {})
     result = run.result or {}
-    numbers = {name: float(value) for name, value in result.items() if _is_finite(value)}
-    points = lines.read(run.path) if curves else []
+    numbers = {name: float(value) for name, value in result.items() if totals.is_finite(value)}
+    points = lines.read(run.path)
     names = ("train_loss", *(quality.name for quality in QUALITIES))
     numbers |= monitored([point.values for point in points])
     loss = result.get("val_loss")
@@ -117,7 +116,7 @@ def read(run: RunFolder, *, axes: Mapping[str, str] | None, command: str, why: s
         axes=axes or {name: str(values[name]) for name in AXES if name in values},
         state="finished" if result else run.state(),
         numbers=numbers,
-        diverged=bool(result) and loss is not None and not _is_finite(loss),
+        diverged=bool(result) and loss is not None and not totals.is_finite(loss),
         balance=_balance(numbers, [point.values.get(QUALITY) for point in points]),
         curves={name: found for name in names if (found := curve(points, name)).steps},
         values=values,
@@ -128,21 +127,19 @@ def read(run: RunFolder, *, axes: Mapping[str, str] | None, command: str, why: s
 
 
 def monitored(logged: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What was logged of the GPUs (or, without any, of the host), over the run; empty where nobody measured.
-
-    Means count each window by its length, and leave out what a window does not know.
-    """
-    windows = [values for values in logged if SECONDS in values]
+    """What was logged of the GPUs (or, without any, of the host), over the run; empty where nobody measured."""
+    windows = [values for values in logged if totals.SECONDS in values]
     if not windows:
         return {}
     found: dict[str, float | None] = {}
     for name, source in MEANS.items():
-        found[name] = _mean(windows, source)
+        found[name] = totals.mean(windows, source)
     for name, source in HIGHEST.items():
-        found[name] = max(_known(windows, source), default=None)
+        found[name] = max(totals.known(windows, source), default=None)
     for name, source in LAST.items():
-        found[name] = next(reversed(_known(windows, source)), None)
-    found["gpu_joules_per_unit"] = next((all_over for unit in PER_UNIT if (all_over := _per_unit(windows, unit))), None)
+        found[name] = next(reversed(totals.known(windows, source)), None)
+    rates = (totals.joules_per_unit(windows, unit) for unit in PER_UNIT)
+    found["gpu_joules_per_unit"] = next((rate for rate in rates if rate), None)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -157,30 +154,8 @@ def _environment(run: RunFolder) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def _mean(windows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    known = [(float(values[name]), float(values[SECONDS])) for values in windows if _is_finite(values.get(name))]
-    total = math.fsum(seconds for _, seconds in known)
-    return math.fsum(value * seconds for value, seconds in known) / total if total > 0 else None
-
-
-def _per_unit(windows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Energy over units, of all windows in which both are known; the mean of rates would count idle time too much."""
-    pairs = [(values.get(JOULES), values.get(name)) for values in windows]
-    known = [(joules, each) for joules, each in pairs if _is_finite(joules) and _is_finite(each) and joules and each]
-    units = math.fsum(joules / each for joules, each in known)
-    return math.fsum(joules for joules, _ in known) / units if units else None
-
-
-def _known(windows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [float(values[name]) for values in windows if _is_finite(values.get(name))]
-
-
 def _balance(numbers: Mapping[str, float], states: Sequence[Any]) -> str:
     """The word for the mean over the run; where no window has a number, the last one's reason."""
     if (cv := numbers.get("gpu_balance_cv")) is not None:
         return balance.quality(cv)
     return str(next((state for state in reversed(states) if state), ""))
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

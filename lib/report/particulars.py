@@ -9,10 +9,9 @@ from lib.gpu import balance
 from lib.progress import duration
 from lib.report import markup, statistics
 from lib.report.comparison import plus_minus
-from lib.report.groups import Group, Part
+from lib.report.groups import Group, Part, known
 from lib.report.markup import Table
 from lib.report.outcomes import Outcome, Quantity
-from lib.report.statistics import Summary
 
 UTILIZATION = Quantity("gpu_utilization", "Utilization", "%")
 POWER = Quantity("gpu_power_watts", "Power", "W", 0)
@@ -62,7 +61,7 @@ def gpus(parts: Sequence[Part], most: int) -> str:
 
 def _of_gpus(name: str, outcomes: Sequence[Outcome], highest: float) -> list[str]:
     """A row: means and deviations over the outcomes; the bar of the `highest` memory is full."""
-    summaries = [_over(outcomes, one) for one in (MEMORY, UTILIZATION, BALANCE, POWER, TEMPERATURE)]
+    summaries = [statistics.summary(known(outcomes, one)) for one in (MEMORY, UTILIZATION, BALANCE, POWER, TEMPERATURE)]
     memory, load, cv, power, hottest = summaries
     quality = (
         balance.quality(cv.mean) if cv else ", ".join(dict.fromkeys(one.balance for one in outcomes if one.balance))
@@ -101,7 +100,7 @@ def energy(parts: Sequence[Part], most: int) -> str:
 
 def failures(outcomes: Sequence[Outcome], most: int) -> str:
     """What is not done, and why."""
-    odd = [one for one in outcomes if not one.done or one.diverged]
+    odd = [one for one in outcomes if one.trouble]
     if not odd:
         return markup.note("Nothing: every run is finished, with a finite loss.")
     rows = [[one.run.name, one.trouble, markup.wide(one.why)] for one in odd]
@@ -131,7 +130,3 @@ def _named(part: Part, group: Group) -> str:
 
 def _measured(outcomes: Sequence[Outcome]) -> bool:
     return any(one.name in of.numbers for of in outcomes for one in (MEMORY, UTILIZATION))
-
-
-def _over(outcomes: Sequence[Outcome], quantity: Quantity) -> Summary | None:
-    return statistics.summary([one.numbers[quantity.name] for one in outcomes if quantity.name in one.numbers])
