@@ -29,7 +29,7 @@ def of(status: int, output: str, *, has_result: bool, corrupt: bool, oom_killed:
     `status` is that of `subprocess`, `output` the end of what it printed; `corrupt`: its result.json can't be read.
     `oom_killed`: the kernel has killed somebody meanwhile, to have memory.
     """
-    if has_result and status in (0, 1):  # 1: the curve is not the one that it should reproduce
+    if has_result:  # it comes last: whatever happened then happened to a cell that was done
         return Verdict("done")
     said = _said(output, status)
     if NO_MEMORY.search(said):
