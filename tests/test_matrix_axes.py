@@ -170,3 +170,7 @@ def test_the_reason_of_a_failure_is_the_trainers_own_word(status: int, said: str
 def test_a_kill_by_the_kernel_for_its_memory_is_no_mere_kill() -> None:
     found = verdict.of(-9, "", has_result=False, corrupt=False, oom_killed=True)
     assert found.kind == "memory" and "kernel" in found.why
+
+
+def test_a_cell_with_a_result_is_done_however_its_trainer_ended_after_it() -> None:
+    assert verdict.of(-9, "", has_result=True, corrupt=False, oom_killed=False) == ("done", "")
