@@ -92,3 +92,9 @@ def test_the_front_is_what_nobody_beats() -> None:
     """Quality as a cost, memory, time; the last is beaten by the first, the fourth equals the second."""
     costs = np.array([[1.0, 5.0, 5.0], [2.0, 1.0, 9.0], [3.0, 3.0, 1.0], [2.0, 1.0, 9.0], [1.0, 5.0, 6.0]])
     assert statistics.front(costs).tolist() == [True, True, True, True, False]
+
+
+def test_differences_that_vary_by_rounding_alone_have_no_effect_size() -> None:
+    ours, theirs = {"0": 355 / 360, "1": 354 / 360, "2": 356 / 360}, {"0": 356 / 360, "1": 355 / 360, "2": 357 / 360}
+    found = statistics.paired(ours, theirs)
+    assert found and found.mean == pytest.approx(-1 / 360) and found.effect is None

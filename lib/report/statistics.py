@@ -19,6 +19,7 @@ LEAST_PAIRS = 6  # for a p-value
 EXACT_PAIRS = 16  # up to which all 2^n sign flips are tried; above, FLIPS of them by chance
 FLIPS = 100_000
 HIGHEST_T = 1e4  # above every quantile that is asked for: 12.7 for two values
+ROUNDING = 1e-9  # of their mean: differences that vary by no more are equal
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def paired(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Paired | N
     if told.std is None:
         return Paired(1, told.mean, None, None, None, None)
     reach = t_quantile((1 + CONFIDENCE) / 2, told.n - 1) * told.std / math.sqrt(told.n)
-    effect = told.mean / told.std if told.std > 0 else None
+    effect = told.mean / told.std if told.std > ROUNDING * abs(told.mean) else None
     p = sign_flip_p(differences) if told.n >= LEAST_PAIRS else None
     return Paired(told.n, told.mean, told.mean - reach, told.mean + reach, effect, p)
 
