@@ -170,8 +170,9 @@ class Loop:
             if self.finished or (not ended and self.at.step % self.plan.eval_interval == 0):
                 self.validate()
             if self.finished:
+                self.at.time_s = self.clock.total_s  # as the journal and the result both say it
                 layers = {f"sparsity/{layer}": share for layer, share in self.pruner.layers().items()}
-                ends = {"best_val_loss": self.at.best_val_loss, "total_time_s": self.clock.total_s}
+                ends = {"best_val_loss": self.at.best_val_loss, "total_time_s": self.at.time_s}
                 self.run.log(ends | layers, self.at.step)
             if self.plan.checkpoint_every and self.at.step % self.plan.checkpoint_every == 0:
                 self.save("step")
@@ -267,7 +268,7 @@ class Loop:
     def save(self, kind: checkpoint.Kind) -> None:
         """A checkpoint of this moment, written by rank 0: the weights alone as the best, or all that going on needs."""
         with self.clock.paused():
-            self.at.time_s = self.clock.total_s
+            self.at.time_s = self.at.time_s if self.finished else self.clock.total_s
             losses = dist.each(self.stepper.losses)
             self.run.flush()  # who goes on from here does not log again what came before
             weights, moments = dist.states(self.model, None if kind == "best" else self.optimizer)
