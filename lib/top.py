@@ -87,7 +87,7 @@ class View:
             self.events.extend(event for event in self._new(sampler / store.EVENTS) if event["event"] != "found")
         for window in self._new(self._home / store.WINDOWS):
             self.values, self.step = window["values"], max(self.step, window["step"])
-        for mark in self._new(self._home / "marks" / "rank-0.jsonl"):
+        for mark in self._new(self._home / store.MARKS / "rank-0.jsonl"):
             self.step = mark.get("step", self.step)
         if time.monotonic() > self._asked + STATE_EVERY_S:
             self._asked, self.state = time.monotonic(), self.run.state()

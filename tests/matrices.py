@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 from cloning import cloned_to, environment
 
 from lib.journal import lines
@@ -17,7 +17,7 @@ from lib.matrix.plan import Matrix, find
 
 STEPS = 8
 TRAINER = """
-import fcntl, json, os, random, signal, sys, time
+import fcntl, json, os, random, signal, subprocess, sys, time
 folder = sys.argv[2]
 values = json.load(open(folder + "/config.json"))["values"]
 lock = open(folder + "/lock", "a+")
@@ -55,6 +55,9 @@ event(event="end", status="finished")
 random.seed(values["SEED"])
 open(folder + "/.result", "w").write(json.dumps({"steps": step, "val_loss": random.random(), "total_time_s": 1.5}))
 os.rename(folder + "/.result", folder + "/result.json")
+if how == "killed late":
+    event(event="helper", pid=subprocess.Popen(["sleep", "600"]).pid)
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 REPORT = """
 def build(runs, out, **_): (out / "index.html").write_text(f"{len(runs)} runs")
@@ -117,7 +120,6 @@ def steps_of(run: RunFolder) -> list[int]:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    return True

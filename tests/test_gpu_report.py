@@ -65,7 +65,7 @@ def test_tracks_are_in_the_order_of_the_logged_names(tmp_path: Path) -> None:
     run = sampled(
         created(tmp_path), gpus=2, seconds=30, wave=lambda second, index: [90.0 - 50 * index, *busy(0, 0)[1:]]
     )
-    marks = run.path / store.FOLDER / "marks"
+    marks = run.path / store.FOLDER / store.MARKS
     for rank, uuid in enumerate(("GPU-a1", "GPU-a0")):
         (marks / f"rank-{rank}.jsonl").write_text(json.dumps({"time": BEGIN, "uuid": uuid}) + "\n")
     assert [(track.card.index, track.mean("utilization")) for track in recorded(run).tracks] == [(0, 40.0), (1, 90.0)]
@@ -78,7 +78,7 @@ def test_the_gpus_of_a_second_node_count_on(tmp_path: Path) -> None:
     run.record("machine", device="cuda", processes=4)
     every = [(0, 0), (0, 1), (2, 0), (2, 1)]
     assert job(run, headers) == every
-    marks = run.path / store.FOLDER / "marks"
+    marks = run.path / store.FOLDER / store.MARKS
     marks.mkdir(parents=True)
     for rank in (3, 2, 1):
         append_line(marks / f"rank-{rank}.jsonl", {"uuid": cards[rank % 2][rank // 2].uuid})

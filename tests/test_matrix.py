@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -19,7 +20,7 @@ from matrices import STEPS, Workshop, alive, few, planned, steps_of
 from planting import until
 
 from lib.matrix import cell as unit
-from lib.matrix import engine, status
+from lib.matrix import engine, source, status
 from lib.matrix.cell import State, state
 from lib.matrix.gpus import Slots
 from lib.matrix.points import Cell
@@ -115,6 +116,13 @@ def test_equal_failures_in_a_row_stop_the_matrix(workshop: Workshop) -> None:
     assert "3 cells in a row failed alike; 3 are left" in done.stdout
 
 
+def test_a_trainer_that_is_killed_after_its_result_is_done_and_leaves_nothing_behind(workshop: Workshop) -> None:
+    workshop.behaves(sgd="killed late")
+    done = workshop.runs("test_matrix", **few(["sgd"], seeds="0"))
+    assert done.returncode == 0 and trials(workshop.cells) == [1], done.stdout + done.stderr
+    until(lambda: not alive(unit.last_event(workshop.cells[0], "helper")["pid"]))
+
+
 def test_two_drivers_never_have_one_cell(workshop: Workshop) -> None:
     workshop.behaves(sgd="0.03", adam="0.03")
     asked = few(OPTIMIZERS[:2], seeds="0:3", JOBS=2)
@@ -187,6 +195,28 @@ def test_a_dry_run_states_the_count_and_writes_nothing(workshop: Workshop) -> No
     done = workshop.runs("test_matrix_dry_run", MATRIX_SEEDS="0:3")
     assert done.returncode == 0 and "cells     84 of 6 OPTIMIZER × 4 PRUNING" in done.stdout, done.stderr
     assert not (workshop.root / "runs").exists()
+
+
+def test_what_is_left_is_estimated_by_what_was_trained(workshop: Workshop) -> None:
+    asked = few(["sgd"], seeds="0:3")
+    assert workshop.runs("test_matrix", **asked, FILTER="SEED=0").returncode == 0
+    result = workshop.cells[0].path / "result.json"
+    result.write_text(result.read_text().replace('"total_time_s": 1.5', '"total_time_s": 3600'))
+    for done in (workshop.runs("estimate", JOBS=2), workshop.runs("test_matrix_dry_run", **asked, JOBS=2)):
+        told = done.stdout.splitlines()[-1]
+        assert told == "estimate  2 to run, 1 done: 1 h 00 min with JOBS=2, 2.00 hours of one job", done.stderr
+        assert done.returncode == 0
+    shutil.rmtree(workshop.matrix.source)
+    gone = workshop.runs("estimate")
+    assert gone.returncode == 2 and "code is gone" in gone.stderr
+
+
+def test_half_a_copy_of_the_code_that_a_killed_one_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("")
+    place = source.freeze(tmp_path, tmp_path / "runs" / "lenet5")
+    place.rename(place.with_name(f".{place.name}.{os.getpid()}.tmp"))
+    assert source.freeze(tmp_path, tmp_path / "runs" / "lenet5") == place and (place / "train.py").exists()
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
 
 
 @pytest.mark.parametrize(

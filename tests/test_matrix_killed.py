@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,10 +15,13 @@ import psutil
 import pytest
 from cloning import VENV, cloned_to, make
 from matrices import STEPS, Workshop, few, planned, steps_of
+from planting import until
 
 from lib.journal import lines
 from lib.journal.folder import RunFolder
+from lib.matrix import cell as unit
 from lib.matrix.plan import find
+from lib.matrix.verdict import Verdict
 
 MOMENTS = 30
 SMALL = (
@@ -39,6 +45,27 @@ def kill(driver: subprocess.Popen[bytes], *, trainers: bool) -> int:
     driver.wait(30)
     psutil.wait_procs(below if trainers else [], timeout=30)
     return len(below)
+
+
+def test_an_orphan_is_asked_to_stop_then_killed_and_no_process_of_an_earlier_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lock, signals = RunFolder(tmp_path), unit.Held(tmp_path / unit.LOCK), list[tuple[int, int]]()
+    monkeypatch.setattr(os, "killpg", lambda *told: signals.append(told))
+    with subprocess.Popen(["true"]) as driver:
+        pass
+    assert lock.take()
+    (tmp_path / unit.LOCK).write_text(f"{driver.pid} {socket.gethostname()}\n")
+    late = Verdict("timeout", "too long")
+    run.record("trial", number=1, pid=11)
+    run.record("verdict", number=1, kind="killed", why="by hand")  # the driver died before it wrote of trial 2
+    unit.end_orphan(run, late, limit_s=-1, grace_s=-1)
+    assert not signals
+    run.record("trial", number=2, pid=22)
+    for patience_s in (60, -1, 60, -1):
+        unit.end_orphan(run, late, limit_s=patience_s, grace_s=patience_s)
+    assert signals == [(22, signal.SIGTERM), (22, signal.SIGKILL)]
+    lock.free()
 
 
 def test_killed_at_random_moments_each_cell_is_trained_once(tmp_path: Path) -> None:
@@ -66,9 +93,7 @@ def test_an_orphan_is_waited_for_and_never_joined(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path / "kilter")
     workshop.behaves(sgd="0.4")
     driver = workshop.starts("test_matrix", **few(["sgd"], seeds="0"))
-    while not psutil.Process(driver.pid).children():
-        time.sleep(0.02)
-    time.sleep(0.5)
+    until(lambda: planned(workshop.root) and unit.last_event(workshop.cells[0], "start"))
     kill(driver, trainers=False)
     done = workshop.runs("continue")
     assert done.returncode == 0 and "has it" in done.stdout and "by another process" in done.stdout, done.stdout

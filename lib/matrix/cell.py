@@ -80,7 +80,7 @@ def end_orphan(run: RunFolder, why: verdict.Verdict, *, limit_s: float, grace_s:
         run.record("verdict", number=trial["number"], status=-signal.SIGTERM, kind=why.kind, why=why.why,
                    seconds=round(age_s, 3))  # fmt: skip
         _signal(trial["pid"], signal.SIGTERM)
-    elif asked and time.time() - last["time"] > grace_s:
+    elif asked and last["kind"] == why.kind and time.time() - last["time"] > grace_s:  # else it's of the trial before
         _signal(trial["pid"], signal.SIGKILL)
 
 
@@ -189,7 +189,7 @@ class Trial:
         )  # fmt: skip
         if self.ended_by_us and found.kind != "done":
             found = self.ended_by_us
-        if found.kind != "done" and self._process.returncode:
+        if self._process.returncode:
             _signal(self._process.pid, signal.SIGKILL)  # what it left of its processes would hold memory, or the cell
         self.run.record("verdict", number=self.number, status=self._process.returncode, kind=found.kind,
                         why=found.why, seconds=round(self.age_s, 3))  # fmt: skip

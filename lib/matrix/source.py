@@ -31,6 +31,7 @@ def freeze(root: Path, project: Path) -> Path:
         except FileExistsError:
             raise Refused(f"{root / name}: this is no folder, or a link to none. Mend it, or move it away") from None
     fresh = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)  # of one with our number that was killed
     try:
         _copy(contents, root, fresh, place)
         fresh.rename(place)

@@ -92,7 +92,8 @@ def dry_run(root: Path, environ: Environ) -> int:
     wanted = axes.rule(kconf.typed(environ, "FILTER"), ALWAYS + tuple(asked.axes), "FILTER", words=True)
     chosen = [one for one in asked.product.cells if wanted.holds(one.axes, one.name)]
     if not chosen:
-        raise Refused(f"FILTER={kconf.typed(environ, 'FILTER')}: none of the {len(asked.product.cells)} cells")
+        text, count = kconf.typed(environ, "FILTER"), len(asked.product.cells)
+        raise Refused(f"FILTER={text}: none of the {count} cells. Without FILTER all of them are listed")
     there = {one.name for one in chosen if RunFolder(asked.project / one.name).result is not None}
     for number, one in enumerate(chosen[:LISTED], 1):
         words = " ".join(f"{name}={value}" for name, value in one.axes.items())
@@ -109,6 +110,7 @@ def estimate(root: Path, environ: Environ) -> int:
     """What is left of a matrix, in time."""
     kconf.only(environ, "estimate", "MATRIX", "FILTER", "JOBS", "NPROC")
     matrix = _found(root, environ)
+    _check_source(root, matrix)
     now = status.standing(matrix)
     wanted = matrix.filter(kconf.typed(environ, "FILTER"))
     left = [one for one in now.left if wanted.holds(one.axes, one.name)]
@@ -300,10 +302,10 @@ def _estimate(environ: Environ, made: Resolved, project: Path, left: list[Cell],
     if seconds is None:
         print(f"estimate  {len(left)} to run, {done} done; nothing like them was run yet, so nobody knows how long")
         return
-    hours = {one: (times.expected(one) or 0.0) / HOUR_S for one in left}
-    used = {one: engine.share(one, slots, jobs) if slots else one.gpus for one in left if one.device != "cpu"}
-    spent = f"{sum(hours.values()):.2f} hours of one job"
-    if gpu_hours := sum(hours[one] * count for one, count in used.items() if count > 0):
+    hours = [(times.expected(one) or 0.0) / HOUR_S for one in left]
+    used = [0 if one.device == "cpu" else engine.share(one, slots, jobs) if slots else one.gpus for one in left]
+    spent = f"{sum(hours):.2f} hours of one job"
+    if gpu_hours := sum(own * count for own, count in zip(hours, used, strict=True) if count > 0):
         spent = f"{gpu_hours:.2f} GPU-hours"
     print(f"estimate  {len(left)} to run, {done} done: {duration(seconds)} with JOBS={jobs}, {spent}")
 

@@ -182,7 +182,7 @@ def recorded(run: RunFolder) -> Recording:
 
 def job(run: RunFolder, headers: Mapping[int, Header]) -> list[Key]:
     """Which GPU is which of the logged ones, by node and position; without GPUs the nodes."""
-    marks = _firsts(run.path / store.FOLDER / "marks")
+    marks = _firsts(run.path / store.FOLDER / store.MARKS)
     processes = [int(machine["processes"]) for machine in run.machines[-1:]]
     windows = Windows(Terms(world=max([1, len(marks), *processes])), 0.0)  # whose order is that of the logged names
     for rank, header in headers.items():
