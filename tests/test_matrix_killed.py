@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from planting import until
 from lib.journal import lines
 from lib.journal.folder import RunFolder
 from lib.matrix import cell as unit
+from lib.matrix import engine, status
 from lib.matrix.plan import find
 from lib.matrix.verdict import Verdict
 
@@ -57,15 +60,44 @@ def test_an_orphan_is_asked_to_stop_then_killed_and_no_process_of_an_earlier_tri
     assert lock.take()
     (tmp_path / unit.LOCK).write_text(f"{driver.pid} {socket.gethostname()}\n")
     late = Verdict("timeout", "too long")
-    run.record("trial", number=1, pid=11)
+    run.record("trial", number=1, pid=11, processes=1)
     run.record("verdict", number=1, kind="killed", why="by hand")  # the driver died before it wrote of trial 2
     unit.end_orphan(run, late, limit_s=-1, grace_s=-1)
     assert not signals
-    run.record("trial", number=2, pid=22)
+    run.record("trial", number=2, pid=22, processes=1)
     for patience_s in (60, -1, 60, -1):
         unit.end_orphan(run, late, limit_s=patience_s, grace_s=patience_s)
     assert signals == [(22, signal.SIGTERM), (22, signal.SIGKILL)]
     lock.free()
+
+
+def test_the_workers_of_torchrun_are_killed_with_it(tmp_path: Path) -> None:
+    """They have sessions of their own, and their own will: a hung one does not end with torchrun."""
+    run, trainer = RunFolder(tmp_path), [sys.executable, "-c", "import time; time.sleep(60)", "--resume", str(tmp_path)]
+    with contextlib.ExitStack() as last:
+        torchrun, worker, other = (
+            last.enter_context(subprocess.Popen(words, start_new_session=True))
+            for words in (trainer, trainer, [*trainer, "and more"])
+        )
+        last.callback(other.kill)
+        run.record("trial", number=1, pid=torchrun.pid, processes=2)
+        unit._kill(run, unit.last_event(run, "trial"))
+        assert (torchrun.wait(10), worker.wait(10), other.poll()) == (-signal.SIGKILL, -signal.SIGKILL, None)
+
+
+def test_a_cell_that_was_claimed_and_let_go_has_not_failed_again(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path / "kilter")
+    workshop.behaves(sgd="crash")
+    workshop.runs("test_matrix", **few(["sgd"], seeds="0"))
+    (cell,) = workshop.matrix.cells
+    theirs = unit.Trial.claim(workshop.matrix, cell)
+    limits = engine.Limits(1, 0, 0, 0, 0)
+    work = engine.Engine(workshop.matrix, limits, jobs=1, slots=None, board=status.Board(io.StringIO()))
+    work._sort([cell])
+    assert theirs and not work.failed
+    theirs.release()
+    work._watch()
+    assert not work.failed and [one.id for one in work._queue] == [cell.id]
 
 
 def test_killed_at_random_moments_each_cell_is_trained_once(tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ import psutil
 
 from lib.files import Lock, read_object
 from lib.journal.folder import RunFolder
-from lib.launch.processes import together
+from lib.launch.processes import LAST_S, together
 from lib.matrix import source, verdict
 from lib.matrix.plan import Matrix
 from lib.matrix.points import Cell
 
 LOCK = "cell.lock"
+GRACE_S = 60.0  # for a last checkpoint, after SIGTERM
 NOT_FOR_A_TRAINER = ("MAKE", "MFLAGS", "KCONF_CLI", "GOAL")  # what make leaves in the environment
 
 
@@ -66,7 +67,7 @@ def is_held(run: RunFolder) -> bool:
     return Lock(run.path / LOCK).holder is not None or run.lock.holder is not None
 
 
-def end_orphan(run: RunFolder, why: verdict.Verdict, *, limit_s: float, grace_s: float) -> None:
+def end_orphan(run: RunFolder, why: verdict.Verdict, *, limit_s: float, grace_s: float = GRACE_S) -> None:
     """Ask a trainer that has outlived its driver, and `limit_s`, to stop; `grace_s` later it is killed.
 
     While the cell is held and its driver is gone one of the trainer's processes lives, and their group has its number.
@@ -80,8 +81,13 @@ def end_orphan(run: RunFolder, why: verdict.Verdict, *, limit_s: float, grace_s:
         run.record("verdict", number=trial["number"], status=-signal.SIGTERM, kind=why.kind, why=why.why,
                    seconds=round(age_s, 3))  # fmt: skip
         _signal(trial["pid"], signal.SIGTERM)
-    elif asked and last["kind"] == why.kind and time.time() - last["time"] > grace_s:  # else it's of the trial before
-        _signal(trial["pid"], signal.SIGKILL)
+    elif asked and last["kind"] == why.kind and time.time() - last["time"] > _patience_s(trial, grace_s):
+        _kill(run, trial)  # a verdict of another kind is that of the trial before
+
+
+def count(run: RunFolder, name: str) -> int:
+    """How many events of that name there are."""
+    return sum(event.get("event") == name for event in run.events)
 
 
 def last_event(run: RunFolder, *names: str) -> dict[str, Any]:
@@ -112,7 +118,7 @@ class Trial:
         self.run = matrix.run(cell)
         self.gpus: tuple[str, ...] = ()
         self.began = time.monotonic()
-        self.number = sum(event.get("event") == "trial" for event in self.run.events) + 1
+        self.number = count(self.run, "trial") + 1
         self.ended_by_us: verdict.Verdict | None = None
         self._lock = lock
         self._oom_kills = verdict.oom_kills()
@@ -167,16 +173,16 @@ class Trial:
         assert self._process is not None
         self._process.wait()
 
-    def end(self, why: verdict.Verdict, *, after_s: float) -> None:
-        """Ask the trainer to stop; one that has not `after_s` later is killed, with all its processes."""
+    def end(self, why: verdict.Verdict, *, at_once: bool = False) -> None:
+        """Ask the trainer to stop, with a last checkpoint; one that has not in time is killed, with all its processes."""
         assert self._process is not None
         self.ended_by_us = why
         now = time.monotonic()
         if self._asked_at is None:
             self._asked_at = now
             _signal(self._process.pid, signal.SIGTERM)
-        elif now - self._asked_at > after_s:
-            _signal(self._process.pid, signal.SIGKILL)
+        elif at_once or now - self._asked_at > _patience_s(last_event(self.run, "trial"), GRACE_S):
+            _kill(self.run, last_event(self.run, "trial"))
 
     def settle(self) -> verdict.Verdict:
         """The verdict, recorded; the cell is free again."""
@@ -190,7 +196,7 @@ class Trial:
         if self.ended_by_us and found.kind != "done":
             found = self.ended_by_us
         if self._process.returncode:
-            _signal(self._process.pid, signal.SIGKILL)  # what it left of its processes would hold memory, or the cell
+            _kill(self.run, last_event(self.run, "trial"))  # what it left would hold memory, or the cell
         self.run.record("verdict", number=self.number, status=self._process.returncode, kind=found.kind,
                         why=found.why, seconds=round(self.age_s, 3))  # fmt: skip
         self._lock.free()
@@ -200,6 +206,20 @@ class Trial:
         kept = {name: text for name, text in os.environ.items() if not name.startswith(NOT_FOR_A_TRAINER)}
         own = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return {**kept, **own, **({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})}
+
+
+def _patience_s(trial: Mapping[str, Any], grace_s: float) -> float:
+    """Between asking and killing; on top of the time that torchrun gives its workers."""
+    return grace_s + (LAST_S if trial["processes"] > 1 else 0)
+
+
+def _kill(run: RunFolder, trial: Mapping[str, Any]) -> None:
+    """End the trainer: its group, and torchrun's workers, each of which has a group of its own."""
+    _signal(trial["pid"], signal.SIGKILL)
+    for process in psutil.process_iter(["cmdline"]) if trial["processes"] > 1 else ():
+        if (process.info["cmdline"] or [])[-2:] == ["--resume", str(run.path)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _signal(group: int, number: int) -> None:

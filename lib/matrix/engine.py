@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from lib.matrix.verdict import Verdict
 from lib.progress import describe, duration
 
 TICK_S = 0.25
-GRACE_S = 60.0  # for a last checkpoint, after SIGTERM
 TOLD = ("val_accuracy", "val_perplexity", "val_loss")
 
 
@@ -57,6 +55,7 @@ class Engine:
         self._claimed: deque[unit.Trial] = deque()  # ready to start
         self._running: dict[str, unit.Trial] = {}
         self._elsewhere: dict[str, Cell] = {}
+        self._verdicts: dict[str, int] = {}  # that those had when we began to wait
         self._held: dict[str, tuple[str, ...]] = {}  # GPUs that those have, as far as we know
         self._ended: queue.SimpleQueue[unit.Trial] = queue.SimpleQueue()
         self._tries: Counter[str] = Counter()
@@ -172,14 +171,13 @@ class Engine:
     def _watch(self) -> None:
         for trial in self._running.values():
             if 0 < self.limits.matrix_timeout_s < trial.age_s:
-                trial.end(self._too_long, after_s=GRACE_S)
+                trial.end(self._too_long)
         for cell in [cell for cell in self._elsewhere.values() if not unit.is_held(self.matrix.run(cell))]:
             self._came_back(cell)
         for cell in self._elsewhere.values():
             self._hold(cell)
             if self.limits.matrix_timeout_s:
-                run, limit_s = self.matrix.run(cell), self.limits.matrix_timeout_s
-                unit.end_orphan(run, self._too_long, limit_s=limit_s, grace_s=GRACE_S)
+                unit.end_orphan(self.matrix.run(cell), self._too_long, limit_s=self.limits.matrix_timeout_s)
         if self.board.is_due:
             running = {trial.cell.name: status.progress(trial.run) for trial in self._running.values()}
             self.board.draw(running, self._summary(running))
@@ -244,9 +242,10 @@ class Engine:
 
     def _wait_for(self, cell: Cell) -> None:
         """Somebody has it, on GPUs that are theirs."""
-        self._elsewhere[cell.id] = cell
+        run = self.matrix.run(cell)
+        self._elsewhere[cell.id], self._verdicts[cell.id] = cell, unit.count(run, "verdict")
         self._hold(cell)
-        trial = unit.last_event(self.matrix.run(cell), "trial")
+        trial = unit.last_event(run, "trial")
         self.board.say(f"wait      {cell.name}: process {trial.get('pid', '?')} has it")
 
     def _hold(self, cell: Cell) -> None:
@@ -265,12 +264,12 @@ class Engine:
         del self._elsewhere[cell.id]
         run = self.matrix.run(cell)
         self._let_go(cell)
-        state = unit.state(run)
+        state, tried = unit.state(run), unit.count(run, "verdict") > self._verdicts.pop(cell.id)
         if state.name == "done":
             self.done += 1
             self._learn(cell, run.result or {})
             self._tell("done", f"{cell.name}, by another process")
-        elif state.name == "failed":
+        elif state.name == "failed" and tried:  # or it was let go, not started: then that is the verdict of another day
             self._again_or_failed(cell, state)
         elif state.name == "running":
             self._wait_for(cell)
@@ -288,21 +287,18 @@ class Engine:
         """Ask all trainers to save a last checkpoint, and wait for them; a second signal kills them."""
         if self._running:
             self.board.say(f"stops     {len(self._running)} running, with a last checkpoint (once more: at once)")
-        until = time.monotonic() + GRACE_S
+        at_once = False
         while self._running:
             try:
                 for trial in self._running.values():
-                    trial.end(Verdict("stopped", "the matrix was stopped"), after_s=GRACE_S)
+                    trial.end(Verdict("stopped", "the matrix was stopped"), at_once=at_once)
                 trial = self._ended.get(timeout=TICK_S)
                 del self._running[trial.cell.id]
                 trial.settle()
             except queue.Empty:
                 continue
             except KeyboardInterrupt:
-                until = 0.0
-            if time.monotonic() > until:
-                for trial in self._running.values():
-                    trial.end(Verdict("stopped", "the matrix was stopped"), after_s=0.0)
+                at_once = True
 
 
 def share(cell: Cell, slots: Slots, jobs: int) -> int:
