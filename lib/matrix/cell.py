@@ -174,7 +174,7 @@ class Trial:
         self._process.wait()
 
     def end(self, why: verdict.Verdict, *, at_once: bool = False) -> None:
-        """Ask the trainer to stop, with a last checkpoint; one that has not in time is killed, with all its processes."""
+        """Ask the trainer to stop, with a last checkpoint; one that has not in time is killed, all of it."""
         assert self._process is not None
         self.ended_by_us = why
         now = time.monotonic()
