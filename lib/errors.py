@@ -30,6 +30,11 @@ def guarded(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except PermissionError as problem:
+        if problem.filename is None:  # no file that the user could mend
+            raise
+        print(f"error: {problem.filename}: {problem.strerror}. Change its mode or its owner", file=sys.stderr)
+        return 2
     except Refused as refusal:
         for line in str(refusal).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -23,8 +22,6 @@ from lib.matrix import cell as unit
 from lib.matrix import engine, source, status
 from lib.matrix.cell import State, state
 from lib.matrix.gpus import Slots
-from lib.matrix.points import Cell
-from lib.matrix.times import Times
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adamwadv", "adamwspam")
 
@@ -97,8 +94,8 @@ def test_continue_trains_what_failed_and_rerun_what_it_is_told(workshop: Worksho
     done = workshop.runs("continue")
     assert done.returncode == 0 and trials(workshop.cells) == [2, 1]
     again = workshop.runs("rerun", FILTER="OPTIMIZER=adam")
-    assert again.returncode == 0 and "-before-1" in again.stdout
-    assert trials(workshop.cells) == [2, 1] and len(list(workshop.matrix.project.glob("*_adam_*"))) == 2
+    assert again.returncode == 0 and "before/" in again.stdout
+    assert trials(workshop.cells) == [2, 1] and len(list(workshop.matrix.project.glob("before/*_adam_*"))) == 1
     place = workshop.matrix.path.relative_to(workshop.root)
     assert f"matrix    {place}" in again.stdout and workshop.runs("status", MATRIX=place).returncode == 0
     code = workshop.matrix.source.rename(workshop.root / "gone")
@@ -195,6 +192,8 @@ def test_a_dry_run_states_the_count_and_writes_nothing(workshop: Workshop) -> No
     done = workshop.runs("test_matrix_dry_run", MATRIX_SEEDS="0:3")
     assert done.returncode == 0 and "cells     84 of 6 OPTIMIZER × 4 PRUNING" in done.stdout, done.stderr
     assert not (workshop.root / "runs").exists()
+    one = workshop.runs("test_matrix_dry_run", OPTIMIZER="sgd", PRUNING="none", SEED="1")
+    assert one.returncode == 0 and "\ncells     1 of 1 OPTIMIZER × 1 PRUNING" in one.stdout, one.stdout + one.stderr
 
 
 def test_what_is_left_is_estimated_by_what_was_trained(workshop: Workshop) -> None:
@@ -226,6 +225,9 @@ def test_half_a_copy_of_the_code_that_a_killed_one_left_is_no_obstacle(tmp_path:
         ("test_matrix", {"MATRIX_OPTIMIZERS": "adamm"}, "OPTIMIZER=adamm: unknown value; did you mean adam?"),
         ("test_matrix", {"AXES": "SEDE=1"}, "no symbol to vary"),
         ("test_matrix", {"AXES": "BATCH_SIZE="}, "expected SYMBOL=value,value"),
+        ("test_matrix", {"AXES": "BATCH_SIZE=16,32 BATCH_SIZE=64"}, "BATCH_SIZE is there twice"),
+        ("test_matrix", {"OPTIMIZER": "adam", "MATRIX_OPTIMIZERS": "sgd"}, "Give OPTIMIZER once"),
+        ("test_matrix", {"MATRIX_BASELINE": "OPTIMIZER=lion"}, "no cell is that"),
         ("test_matrix_dry_run", {"FILTER": "SEED=99"}, "FILTER=SEED=99: none of the 84 cells"),
         ("test_matrix", {"SEDE": "1"}, "did you mean"),
         ("continue", {"SEED": "1"}, "takes no symbols"),
@@ -330,64 +332,6 @@ def test_a_terminal_shows_a_bar_for_each_running_cell(workshop: Workshop) -> Non
 
 
 # --- pieces ---
-
-
-def test_a_gpu_is_given_to_as_many_as_may_share_it() -> None:
-    slots = Slots(["GPU-a", "GPU-b"], 2, dict)
-    taken = [slots.take(1) for _ in range(5)]
-    assert taken == [("GPU-a",), ("GPU-b",), ("GPU-a",), ("GPU-b",), None]
-    slots.give(("GPU-b",))
-    assert slots.take(2) is None and slots.take(1) == ("GPU-b",)
-
-
-def test_a_gpu_is_shared_only_while_its_memory_suffices() -> None:
-    free = {"GPU-a": 9000.0}
-    slots = Slots(["GPU-a"], 3, lambda: free)
-    assert slots.take(1, 8000) == ("GPU-a",)
-    assert slots.take(1, 8000) == ("GPU-a",)
-    free["GPU-a"] = 1000.0
-    assert slots.take(1, 8000) is None
-    slots.give(("GPU-a", "GPU-a"))
-    assert slots.take(1, 8000) == ("GPU-a",), "what is empty is tried: its run may be all that there is"
-
-
-def cell(optimizer: str, *, work: str = "w") -> Cell:
-    return Cell("0", "n", {"MODEL": "lenet5", "OPTIMIZER": optimizer}, work, -1, "auto", 1)
-
-
-def test_time_left_is_the_median_of_cells_of_the_same_kind() -> None:
-    times = Times()
-    assert times.left([cell("sgd")], [], 1) is None
-    for seconds in (10.0, 12.0, 90.0):
-        times.add(cell("sgd"), seconds)
-    times.add(cell("adam"), 30.0)
-    assert times.expected(cell("sgd")) == 12.0 and times.expected(cell("adam")) == 30.0
-    assert times.expected(cell("adamw")) == 21.0, "another method: the median of the same work"
-    assert times.expected(cell("sgd", work="other")) is None
-    assert times.left([cell("sgd"), cell("adam")], [6.0], 2) == 24.0
-    assert times.left([], [6.0], 2) == 6.0
-
-
-def test_the_rate_of_a_running_cell_tells_its_time_left() -> None:
-    assert status.Progress(50, 200, 53.0).left_s == pytest.approx(153.0)
-    assert status.Progress(0, 0, 5.0).left_s is None
-    row = status.bars({"a": status.Progress(50, 200, 53.0)}, 100)[0]
-    assert row.startswith(" 25% ██████░") and "50/200" in row and "left  a" in row
-
-
-def test_what_a_killed_driver_left_is_told_from_a_failure(tmp_path: Path) -> None:
-    run = unit.RunFolder(tmp_path / "run")
-    run.path.mkdir()
-    assert state(run) == State("left")
-    run.record("trial", number=1, pid=1)
-    assert state(run) == State("left")
-    run.record("verdict", number=1, kind="error", why="ValueError")
-    assert state(run) == State("failed", "error", "ValueError")
-    lock = unit.Held(run.path / unit.LOCK)
-    assert lock.take(0) and state(run) == State("running")
-    lock.free()
-    (run.path / "result.json").write_text(json.dumps({"steps": 3}))
-    assert state(run) == State("done")
 
 
 def _cells(workshop: Workshop) -> list:  # type: ignore[type-arg]  # of run folders

@@ -157,6 +157,7 @@ def test_every_symbol_of_the_matrix_is_known_to_the_front_end(tmp_path: Path) ->
         (2, "note: a\nerror: GPUS=3: no\nerror: and more\n", "error", "GPUS=3: no; and more"),
         (1, "Traceback (most recent call last):\n  File x\nMemoryError\n", "memory", "MemoryError"),
         (2, "error: out of memory (CUDA). Lower BATCH_SIZE\n", "memory", "out of memory (CUDA). Lower BATCH_SIZE"),
+        (1, '  File "x.py", line 1\n    x y\nSyntaxError: invalid syntax\n', "error", "SyntaxError: invalid syntax"),
         (-9, "", "killed", "ended by SIGKILL"),
         (143, "", "killed", "ended by SIGTERM"),
         (7, "", "error", "exit status 7, and nothing said"),

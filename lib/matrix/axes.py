@@ -43,12 +43,16 @@ def listed(settings: Settings, typed: str = "") -> Axes:
     texts = lists(settings)
     faults: list[str] = []
     for source, text in (("MATRIX_AXES", settings.matrix_axes), ("AXES", typed)):
+        said = set()
         for word in text.split():
             name, equals, values = word.partition("=")
-            if equals and values:
-                texts[name.removeprefix("CONFIG_")] = (source, values)
-            else:
+            name = name.removeprefix("CONFIG_")
+            if not equals or not values:
                 faults.append(f"{source}: {word!r}: expected SYMBOL=value,value")
+            elif name in said:
+                faults.append(f"{source}: {name} is there twice. List all its values once, with commas")
+            said.add(name)
+            texts[name] = (source, values)
     found: Axes = {}
     for name, (source, text) in texts.items():
         try:
@@ -73,7 +77,7 @@ def _values(text: str) -> tuple[str, ...]:
             raise ValueError(f"{item}: expected whole numbers from:to or from:to:step, the end left out")
         numbers = [int(part) for part in bounds]
         if (len(numbers) == 3 and numbers[2] == 0) or not 0 < len(span := range(*numbers)) <= SPAN:
-            raise ValueError(f"{item}: these are no numbers, or more than {SPAN}")
+            raise ValueError(f"{item}: expected 1 to {SPAN:,} numbers from:to, the end left out")
         found += map(str, span)
     return tuple(dict.fromkeys(found))
 

@@ -96,10 +96,11 @@ def last_event(run: RunFolder, *names: str) -> dict[str, Any]:
 
 
 def put_aside(run: RunFolder) -> Path:
-    """Give the folder another name, so that the cell is begun anew; nothing of it is lost."""
+    """Move the folder to where no table of results finds it, so that the cell is begun anew; nothing of it is lost."""
     number = 1
-    while (place := run.path.with_name(f"{run.name}-before-{number}")).exists():
+    while (place := run.path.parent / "before" / f"{run.name}-{number}").exists():
         number += 1
+    place.parent.mkdir(exist_ok=True)
     run.path.rename(place)
     return place
 

@@ -246,7 +246,8 @@ class Engine:
         self._elsewhere[cell.id], self._verdicts[cell.id] = cell, unit.count(run, "verdict")
         self._hold(cell)
         trial = unit.last_event(run, "trial")
-        self.board.say(f"wait      {cell.name}: process {trial.get('pid', '?')} has it")
+        who = f"process {trial['pid']}" if trial else "another driver"
+        self.board.say(f"wait      {cell.name}: {who} has it")
 
     def _hold(self, cell: Cell) -> None:
         """Its GPUs are not ours to give. Which they are is known once its trainer has been started."""
@@ -294,7 +295,7 @@ class Engine:
                     trial.end(Verdict("stopped", "the matrix was stopped"), at_once=at_once)
                 trial = self._ended.get(timeout=TICK_S)
                 del self._running[trial.cell.id]
-                trial.settle()
+                self.done += trial.settle().kind == "done"
             except queue.Empty:
                 continue
             except KeyboardInterrupt:

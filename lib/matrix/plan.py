@@ -60,9 +60,9 @@ class Matrix:
             facts = read_object(path / FILE) or {}
             cells = [Cell(**cell) for cell in facts["cells"]]
             axes = {symbol: tuple(texts) for symbol, texts in facts["axes"].items()}
-            return cls(path, facts["name"], facts["code"], axes, facts["baseline"], cells)
-        except (OSError, KeyError, TypeError) as problem:
-            raise Refused(f"{path}: no matrix can be read there ({problem}). make test_matrix makes it again") from None
+            return cls(path, str(facts["name"]), str(facts["code"]), axes, dict(facts["baseline"]), cells)
+        except (OSError, LookupError, TypeError, ValueError, AttributeError):
+            raise Refused(f"{path / FILE}: no matrix can be read there. make test_matrix makes it again") from None
 
     @property
     def project(self) -> Path:

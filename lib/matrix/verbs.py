@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,9 +112,11 @@ def estimate(root: Path, environ: Environ) -> int:
     matrix = _found(root, environ)
     _check_source(root, matrix)
     now = status.standing(matrix)
-    wanted = matrix.filter(kconf.typed(environ, "FILTER"))
-    left = [one for one in now.left if wanted.holds(one.axes, one.name)]
-    _estimate(environ, _base(matrix), matrix.project, left, done=now.done, asked_jobs=_jobs(environ))
+    chosen = matrix.chosen(kconf.typed(environ, "FILTER"))
+    again = {*(one.name for one in now.left), *now.failed}
+    left = [one for one in chosen if one.name in again]
+    running = [at.left_s for at in now.running.values()]
+    _estimate(environ, _base(matrix), matrix.project, left, done=now.done, asked_jobs=_jobs(environ), running=running)
     return 0
 
 
@@ -163,13 +165,19 @@ def _asked(root: Path, environ: Environ) -> Asked:
     settings = Options(str(made.values["MODEL"]), made).fill(axes.Settings)
     typed = kconf.typed(environ, "AXES")
     asked = axes.listed(settings, typed)
-    own_words = {word.partition("=")[0] for word in typed.split()}
     spare = {axis for axis, (symbol, _) in axes.lists(settings).items() if made.origins[symbol] == "default"}
+    spare -= {word.partition("=")[0] for word in typed.split()}
+    for axis in asked:
+        if value := kconf.typed(environ, axis):  # OPTIMIZER=sgd on make's line: that one alone
+            if axis not in spare:
+                raise Refused(f"{axis}={value}: its values are listed, too. Give {axis} once")
+            asked[axis] = (value,)
+            spare.discard(axis)
     front = Front(root, base, overrides)
     known = list(front.tree.symbols)
     excluded = axes.rules(settings.matrix_exclude, known, "MATRIX_EXCLUDE")
     baseline = axes.rule(settings.matrix_baseline, known, "MATRIX_BASELINE").terms
-    product = front.product(asked, excluded, spare - own_words)
+    product = front.product(asked, excluded, spare)
     if not product.cells:
         raise Faults([f"the matrix is empty: MATRIX_EXCLUDE leaves all {product.excluded} combinations out"])
     models = {one.model for one in product.cells}
@@ -178,6 +186,10 @@ def _asked(root: Path, environ: Environ) -> Asked:
     project = str(made.values["TRACKER_PROJECT"]) if named else own
     compared = {symbol: texts for symbol, texts in baseline.items() if symbol in asked}
     there = any(axes.Rule(compared).holds(one.axes) for one in product.cells)
+    if not there and made.origins["MATRIX_BASELINE"] != "default":
+        raise Refused(
+            f"MATRIX_BASELINE={settings.matrix_baseline}: no cell is that. make test_matrix-dry-run lists them"
+        )
     told = {symbol: texts[0] for symbol, texts in compared.items()} if there else {}
     return Asked(made, asked, product, told, root / "runs" / project, _name(made))
 
@@ -218,7 +230,8 @@ def _drive(root: Path, environ: Environ, matrix: Matrix, asked_jobs: int) -> int
     reasons = status.failures(work.failed)
     print("\n".join([f"done      {work.done + work.taken} of {len(chosen)} cells", *reasons]))
     if work.failed:
-        print(f"why       {shown(matrix.project, root)}/<cell>/trial-N.log; make continue tries these again")
+        print(f"why       {shown(matrix.project, root)}/<cell>/trial-N.log")
+        print("again     make continue, with the same code; make test_matrix, with yours")
     _report(root, matrix)
     return 0 if succeeded else 1
 
@@ -290,24 +303,31 @@ def _found(root: Path, environ: Environ) -> Matrix:
     return find(root / "runs", kconf.typed(environ, "MATRIX"))
 
 
-def _estimate(environ: Environ, made: Resolved, project: Path, left: list[Cell], *, done: int, asked_jobs: int) -> None:
-    """Time for what is left, by what cells of this kind took in this project."""
+def _estimate(
+    environ: Environ, made: Resolved, project: Path, left: list[Cell], *, done: int, asked_jobs: int,
+    running: Sequence[float | None] = (),
+) -> None:  # fmt: skip
+    """Time for what is left, by what cells of this kind took in this project; `running` are seconds, where known."""
+    if not left and not running:
+        print(f"estimate  nothing is left to run, {done} done")
+        return
     try:
         slots = _slots(left, _limits(made), kconf.typed(environ, "NPROC"))
     except Refused as why:
         print(f"note: {why}", file=sys.stderr)  # here they can't be run, but counted
         slots = None
     times, jobs = _past(project, left), asked_jobs or _all_at_once(left, slots)
-    seconds = times.left(left, [], jobs)
+    seconds = times.left(left, running, jobs)
+    count = f"{len(left)} to run, {f'{len(running)} running, ' if running else ''}{done} done"
     if seconds is None:
-        print(f"estimate  {len(left)} to run, {done} done; nothing like them was run yet, so nobody knows how long")
+        print(f"estimate  {count}; nothing like them was run yet, so nobody knows how long")
         return
     hours = [(times.expected(one) or 0.0) / HOUR_S for one in left]
     used = [0 if one.device == "cpu" else engine.share(one, slots, jobs) if slots else one.gpus for one in left]
     spent = f"{sum(hours):.2f} hours of one job"
     if gpu_hours := sum(own * count for own, count in zip(hours, used, strict=True) if count > 0):
         spent = f"{gpu_hours:.2f} GPU-hours"
-    print(f"estimate  {len(left)} to run, {done} done: {duration(seconds)} with JOBS={jobs}, {spent}")
+    print(f"estimate  {count}: {duration(seconds)} with JOBS={jobs}, {spent}")
 
 
 def _past(project: Path, left: list[Cell]) -> Times:

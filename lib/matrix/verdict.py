@@ -76,4 +76,6 @@ def _said(output: str, status: int) -> str:
     starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     after = lines[starts[-1] + 1 :] if starts else []
     named = next((line for line in after if re.match(r"[A-Za-z_][\w.]*(:|$)", line)), "")
+    if not starts:  # of a file that can't be parsed there is none
+        named = next((line for line in reversed(lines) if re.match(r"\w*Error: ", line)), "")
     return (named or "; ".join(explained))[:LONGEST]

@@ -104,7 +104,8 @@ class Outcome:
 
 def read(run: RunFolder, *, axes: Mapping[str, str] | None, command: str, why: str) -> Outcome:
     """The outcome of the run; without `axes` it is placed by its own configuration."""
-    values = run.configuration.get("values", {})
+    told = run.configuration.get("values", {})
+    values = {name: value for name, value in told.items() if not name.startswith("MATRIX_")}  # a cell's say nothing
     result = run.result or {}
     numbers = {name: float(value) for name, value in result.items() if totals.is_finite(value)}
     points = lines.read(run.path)
