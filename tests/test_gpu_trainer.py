@@ -153,8 +153,8 @@ def test_a_sampler_that_was_killed_is_told_and_replaced(tmp_path: Path, gpus: Si
         sampler_of(monitor).wait()
         time.sleep(1.0)  # news is looked for once a second
         assert next(monitor.news()) == "warning: the GPU sampler was killed by SIGKILL; another one takes over"
-        (window,) = windows_until(monitor, lambda found: len(found) == 1, first=500)
-        assert window.step >= 500
+        # the one that died may have left another window
+        windows_until(monitor, lambda found: any(window.step >= 500 for window in found), first=500)
 
 
 def test_training_waits_for_no_sampler_that_stands_still(tmp_path: Path, gpus: Simulated) -> None:
