@@ -75,7 +75,7 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulated]
 def windows_until(monitor: NullMonitor, enough: Callable[[list[Window]], bool], *, first: int = 1) -> list[Window]:
     """Mark a step of 100 tokens each 0.05 s, until that is enough."""
     found: list[Window] = []
-    step, until = first, time.monotonic() + 30
+    step, until = first, time.monotonic() + 60
     while not enough(found):
         assert time.monotonic() < until
         monitor.begins()
