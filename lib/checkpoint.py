@@ -18,6 +18,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -166,12 +167,15 @@ def best(folder: Path) -> Saved:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of `best(folder)`, on the CPU.
+    """The weights of `best(folder)`, on the CPU; what is damaged and passed over is told on stderr.
 
     Raises:
         Refused: there are none that check out.
     """
-    return best(folder).weights()
+    saved = best(folder)
+    for line in saved.passed_over:
+        print(f"warning: {line}", file=sys.stderr)
+    return saved.weights()
 
 
 def _first_sound(folder: Path, *wanted: list[Kind]) -> Saved | None:

@@ -209,7 +209,9 @@ def test_a_checkpoint_is_replaced_by_one_of_the_same_step(tmp_path: Path) -> Non
     assert saved and saved.passed_over == []
 
 
-def test_the_best_weights_are_preferred_to_the_last_and_sound_ones_to_both(tmp_path: Path) -> None:
+def test_the_best_weights_are_preferred_to_the_last_and_sound_ones_to_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save(tmp_path, "best", 10)
     save(tmp_path, "last", 20)
     save(tmp_path, "step", 20)
@@ -218,6 +220,8 @@ def test_the_best_weights_are_preferred_to_the_last_and_sound_ones_to_both(tmp_p
     flip(tmp_path / "best-00000010" / checkpoint.WEIGHTS, 900)
     saved = checkpoint.best(tmp_path)
     assert saved.path.name == "last-00000020" and len(saved.passed_over) == 1
+    assert checkpoint.weights(tmp_path)["weight"][0, 0] == 20
+    assert "best-00000010 is damaged and passed over" in capsys.readouterr().err
 
 
 def test_a_best_checkpoint_that_is_replaced_while_it_is_read_is_looked_for_again(
