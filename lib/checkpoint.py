@@ -87,6 +87,11 @@ class Saved:
             raise self.refusal(problem) from problem
         return tensors | {name: tensors[first] for name, first in aliases.items()}
 
+    def warn(self) -> None:
+        """Tell on stderr what is damaged and was passed over."""
+        for line in self.passed_over:
+            print(f"warning: {line}", file=sys.stderr)
+
     def refusal(self, problem: Exception) -> Refused:
         """What to raise when it can't be read or is another model's: one line."""
         why = str(problem).strip().rpartition("\n")[2].strip()
@@ -173,8 +178,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
         Refused: there are none that check out.
     """
     saved = best(folder)
-    for line in saved.passed_over:
-        print(f"warning: {line}", file=sys.stderr)
+    saved.warn()
     return saved.weights()
 
 

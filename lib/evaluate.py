@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -26,8 +25,8 @@ def again(task: Task, folder: str, device: torch.device, *, data: str, precision
     """
     store = RunFolder(Path(folder))
     saved = checkpoint.best(store.checkpoints)
-    for line in saved.passed_over if dist.rank() == 0 else ():
-        print(f"warning: {line}", file=sys.stderr)
+    if dist.rank() == 0:
+        saved.warn()
     try:
         task.model.load_state_dict(saved.weights())
     except RuntimeError as problem:  # a data set that has more classes now
